@@ -2,12 +2,15 @@
 //!
 //! One CPU writes a block, without locks. A pair of changes lies between two markers, the block's
 //! last word before it and its first word after it: a reader that copies from the first word to the
-//! last, and finds the markers equal, has no half of a pair.
+//! last, in this order, and finds the markers equal, has no half of a pair. Where a copy has no order, three
+//! copies in a row have: of the second, the first has the marker before it and the third the one after it.
 
 use core::hint::cold_path;
 
 use crate::abi::{CONNECT_WORDS, COUNTERS, Counter, SERVICE_GAUGES, SERVICE_WAS_SILENT};
-use crate::shared::{Shared32, Shared64, read_fence, write_fence};
+#[cfg(not(target_arch = "bpf"))]
+use crate::shared::read_fence;
+use crate::shared::{Shared32, Shared64};
 use crate::{below, low_half, masked, opaque};
 
 /// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
@@ -68,12 +71,16 @@ impl Books {
 
     #[inline(always)]
     fn pair(&self, first: (usize, u64), second: (usize, u64)) {
-        self.bump(Counter::Begin as usize, 1);
-        write_fence();
+        self.mark(Counter::Begin);
         self.bump(first.0, first.1);
         self.bump(second.0, second.1);
-        write_fence();
-        self.bump(Counter::End as usize, 1);
+        self.mark(Counter::End);
+    }
+
+    #[inline(always)]
+    fn mark(&self, marker: Counter) {
+        let word = &self.0[masked::<{ COUNTERS - 1 }>(marker as usize)];
+        word.store_in_order(word.load().wrapping_add(1));
     }
 }
 
@@ -238,9 +245,8 @@ impl ServiceRow {
     /// from "being written" to valid, pass for another's, and the service get a second.
     #[inline(always)]
     pub fn claim(&self, key: &ServiceKey, now: u32) -> Claim {
-        let state = self.state.load();
+        let state = self.state.load_in_order();
         if state & KIND == VALID {
-            read_fence();
             if !self.holds(key) {
                 return Claim::Foreign;
             }
@@ -258,8 +264,7 @@ impl ServiceRow {
     /// service, and what it had counted is in `other`.
     #[inline(always)]
     pub fn counts(&self, key: &ServiceKey, place: usize, now: u32) -> bool {
-        let state = self.state.load();
-        read_fence();
+        let state = self.state.load_in_order();
         state & KIND == VALID && self.holds(key) && self.count(place) > 0 && self.keep(state, now)
     }
 

@@ -1,25 +1,31 @@
 //! Words of memory that several CPUs change at once: the one place that names an atomic operation.
 //!
-//! Loads and stores are whole and carry no order; what order the flow table's protocol needs comes
-//! from five operations:
+//! Loads and stores are whole and carry no order. What order the protocols of table, books and service rows
+//! need comes from these operations, and from nothing else. What each promises is what the host does; the
+//! kernel's operation keeps at least as much:
 //!
-//! - `compare_exchange`, when it succeeds, takes: what comes after it is seen after it. Reads *and
-//!   writes*: C++11 would let a plain store after even a sequentially consistent exchange be seen
-//!   before it, so the host adds a release fence. Without it a reader copies half of the next record
-//!   between two equal tags.
-//! - `swap` gives: what came before it is seen before it.
-//! - `release` gives too, where a swap comes before it.
-//! - [`write_fence`] between plain stores, [`read_fence`] between plain loads: where no ownership changes.
+//! | operation | host | BPF | BPF where stores and loads keep their order (x86) |
+//! |---|---|---|---|
+//! | `compare_exchange`, when it succeeds | acquire, then a release fence | full barrier | the same |
+//! | `swap` | release | full barrier | the same |
+//! | `release`, behind a swap or an exchange | release | plain store: the barrier before it orders | the same |
+//! | `store_in_order` | release fence, store, release fence | exchange: full barrier | plain store |
+//! | `load_in_order` | load, acquire fence | fetch and or: full barrier | plain load |
+//! | `load`, `store`, `add` | relaxed | plain, atomic without order | the same |
 //!
-//! The host has `core::sync::atomic`. Its loads are relaxed ones and fences, for no other atomic
-//! load may touch memory that is mapped read-only. The BPF target has atomic read-modify-write
-//! operations as compiler intrinsics only, and plain loads and stores, which are whole for aligned
-//! words. `swap` and `compare_exchange` are full barriers in the kernel's memory model on every
-//! architecture (Documentation/atomic_t.txt, "fully ordered"). Its fences are none but for the
-//! compiler: on x86 the processor keeps the order of loads and that of stores. The fences matter for
-//! the counter block's markers and the service rows only, not for the table.
+//! The release fence behind an operation that takes is for the plain stores that follow: C11 would let one be
+//! seen before even a sequentially consistent exchange, and a reader would copy half of the next record
+//! between two equal tags.
 //!
-//! `tests/model` checks all of this with every order that C++11 allows.
+//! The host has `core::sync::atomic`. Its loads are relaxed ones and fences, for no other atomic load may
+//! touch memory that is mapped read-only. The BPF target has atomic read-modify-write operations as compiler
+//! intrinsics only, and plain loads and stores, which are whole for aligned words. Those operations that
+//! return a value are full barriers in the kernel's memory model on every architecture
+//! (Documentation/atomic_t.txt, "fully ordered"). BPF's own loads that acquire and stores that release (Linux
+//! 6.15) are not used: older kernels refuse a program with one, and no packet that only counts needs an order.
+//!
+//! BPF has no fences, so only the host can name one. `tests/model` checks all of this with every order that
+//! C11 allows, and that no order can be left out but that of `release`, which no scenario of it needs.
 
 macro_rules! shared_word {
     ($name:ident, $word:ty, $atomic:ty, $what:literal) => {
@@ -34,13 +40,13 @@ macro_rules! shared_word {
                 Self(Cell::<$word, $atomic>::new(value))
             }
 
-            /// The word as it is. Ordered by [`read_fence`] and by the operations that take and give.
+            /// The word as it is.
             #[inline(always)]
             pub fn load(&self) -> $word {
                 self.0.load()
             }
 
-            /// Writes the word. Ordered by [`write_fence`] and by the operations that take and give.
+            /// Writes the word.
             #[inline(always)]
             pub fn store(&self, value: $word) {
                 self.0.store(value);
@@ -83,11 +89,23 @@ impl Shared64 {
         self.0.swap(new)
     }
 
-    /// Writes 0 behind a [`swap`](Self::swap) of the same CPU, or behind nothing that has to be seen: gives
-    /// what the word guards. The swap has ordered all before it, so a plain store is enough for BPF.
+    /// Writes 0: gives what the word guards. What has to be seen by then was written before the latest
+    /// [`swap`](Self::swap) or exchange of the same CPU, which ordered it.
     #[inline(always)]
     pub fn release(&self) {
         self.0.release();
+    }
+
+    /// Writes the word behind all that the same CPU wrote before, and before all that it writes after.
+    #[inline(always)]
+    pub fn store_in_order(&self, value: u64) {
+        self.0.store_in_order(value);
+    }
+
+    /// The word as it is, and what is read after it is read after it.
+    #[inline(always)]
+    pub fn load_in_order(&self) -> u64 {
+        self.0.load_in_order()
     }
 }
 
@@ -99,24 +117,17 @@ use bpf::{Cell, atomic};
 use host::Cell;
 
 /// Orders the loads before it before the loads and stores after it.
+#[cfg(not(target_arch = "bpf"))]
 #[inline(always)]
 pub fn read_fence() {
-    #[cfg(not(target_arch = "bpf"))]
     atomic::fence(atomic::Ordering::Acquire);
-}
-
-/// Orders the loads and stores before it before the stores after it.
-#[inline(always)]
-pub fn write_fence() {
-    #[cfg(not(target_arch = "bpf"))]
-    atomic::fence(atomic::Ordering::Release);
 }
 
 #[cfg(not(target_arch = "bpf"))]
 mod host {
     use core::marker::PhantomData;
 
-    use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+    use crate::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
     #[repr(transparent)]
     pub(super) struct Cell<W, A>(A, PhantomData<W>);
@@ -150,7 +161,7 @@ mod host {
         #[inline(always)]
         pub(super) fn compare_exchange(&self, old: u64, new: u64) -> bool {
             let taken = self.0.compare_exchange(old, new, Ordering::Acquire, Ordering::Relaxed).is_ok();
-            super::write_fence();
+            fence(Ordering::Release);
             taken
         }
         #[inline(always)]
@@ -161,13 +172,25 @@ mod host {
         pub(super) fn release(&self) {
             self.0.store(0, Ordering::Release);
         }
+        #[inline(always)]
+        pub(super) fn store_in_order(&self, value: u64) {
+            fence(Ordering::Release);
+            self.store(value);
+            fence(Ordering::Release);
+        }
+        #[inline(always)]
+        pub(super) fn load_in_order(&self) -> u64 {
+            let word = self.load();
+            fence(Ordering::Acquire);
+            word
+        }
     }
 }
 
 #[cfg(target_arch = "bpf")]
 mod bpf {
     use core::cell::UnsafeCell;
-    use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+    use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
     use core::marker::PhantomData;
 
     /// What the host has as atomic types only names the width here: the cell holds the plain word.
@@ -233,5 +256,33 @@ mod bpf {
         pub(super) fn release(&self) {
             self.store(0);
         }
+        #[inline(always)]
+        pub(super) fn store_in_order(&self, value: u64) {
+            if keeps_order() {
+                self.store(value);
+            } else {
+                self.swap(value);
+            }
+        }
+        #[inline(always)]
+        pub(super) fn load_in_order(&self) -> u64 {
+            if keeps_order() {
+                return self.load();
+            }
+            // SAFETY: the cell is aligned and alive.
+            unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), 0) }
+        }
+    }
+
+    /// Whether this machine lets every CPU see the stores of another in their order, and keeps that of loads.
+    /// The agent says so before it loads, and the verifier leaves out what the machine does not need. An
+    /// object that was told nothing has the barriers.
+    #[unsafe(no_mangle)]
+    static HANDSHAKE_KEEPS_ORDER: u64 = 0;
+
+    #[inline(always)]
+    fn keeps_order() -> bool {
+        // SAFETY: a static is there and aligned; volatile keeps the compiler from taking its value for known.
+        unsafe { (&raw const HANDSHAKE_KEEPS_ORDER).read_volatile() != 0 }
     }
 }

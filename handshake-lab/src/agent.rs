@@ -13,10 +13,11 @@ use serde_json::Value;
 use crate::namespace::Namespace;
 use crate::process::Process;
 
-/// Limit for attaching: the verifier takes about a second for a large program, and several on a busy machine.
-const START: Duration = Duration::from_secs(30);
+/// Limit for attaching: the verifier takes about a second for a large program, several on a busy machine, and tens
+/// of them on an emulated one.
+const START: Duration = Duration::from_secs(180);
 /// Limit for ending: the last report comes at once.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(30);
 
 /// A running `handshake watch`, attached to its interfaces. Killed on drop.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Agent {
     /// stderr per `-i` in `arguments`.
     ///
     /// # Errors
-    /// The command ends before that (the error has its standard error), or takes longer than thirty seconds.
+    /// The command ends before that (the error has its standard error), or takes longer than three minutes.
     pub fn start<S: AsRef<OsStr>>(namespace: &Namespace, binary: S, arguments: &[&str]) -> Result<Self> {
         let mut command = namespace.command(binary);
         command.args(["watch", "-o", "jsonl"]).args(arguments);
@@ -115,7 +116,7 @@ impl Agent {
     /// Waits until stderr has `count` lines that begin with `beginning`.
     ///
     /// # Errors
-    /// The command ends before, or takes longer than thirty seconds.
+    /// The command ends before, or takes longer than three minutes.
     pub fn await_lines(&mut self, beginning: &str, count: usize) -> Result<()> {
         let deadline = Instant::now() + START;
         while self.stderr.lines().filter(|line| line.starts_with(beginning)).count() < count {
@@ -138,7 +139,7 @@ impl Agent {
     /// Waits until standard output has the line `wanted`.
     ///
     /// # Errors
-    /// The command ends before, or takes longer than thirty seconds.
+    /// The command ends before, or takes longer than three minutes.
     pub fn await_output(&mut self, wanted: &str) -> Result<()> {
         let deadline = Instant::now() + START;
         loop {
@@ -207,7 +208,7 @@ impl Agent {
     /// Sends SIGINT, like Ctrl-C, and waits for the rest of the output.
     ///
     /// # Errors
-    /// The command has already ended, or does not end within ten seconds.
+    /// The command has already ended, or does not end within thirty seconds.
     pub fn stop(self) -> Result<AgentOutcome> {
         self.end_by(libc::SIGINT)
     }

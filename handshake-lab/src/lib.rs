@@ -6,6 +6,7 @@
 //! churn                interfaces that come and go under traffic
 //! collectors           what is exported, held against what real receivers take
 //! faults               faults with a known owner, asked about from three seats
+//! demo                 traffic of every kind, and the verdicts expected for it
 //! fleet                a thousand nodes behind one Prometheus, and their rows in ClickHouse
 //! │
 //! ├─ agent, terminal   run the command under test: its output, its screen
@@ -37,12 +38,14 @@ pub mod collector;
 pub mod collectors;
 pub mod control_group;
 pub mod counters;
+pub mod demo;
 pub mod duel;
 pub mod faults;
 pub mod fleet;
 pub mod flood;
 pub mod frame;
 pub mod interrupt;
+pub mod links;
 pub mod load;
 pub mod namespace;
 pub mod privilege;

@@ -4,7 +4,6 @@
 //! through sudo; where privileges are not available, it replays the same traffic from a capture.
 
 mod capture;
-mod expect;
 
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,17 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use handshake_lab::agent::Agent;
-use handshake_lab::interrupt;
-use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::demo::{PAUSE, announce, compare, traffic};
 use handshake_lab::topology::DEVICE;
-use handshake_lab::{self as lab, Family, Namespace, Pair, Process, privilege, udp};
+use handshake_lab::{Family, Namespace, Pair, Process, interrupt, privilege};
 use serde_json::Value;
 
 use crate::{raise, run, shell};
-use expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
 
-/// The pause between rounds of traffic.
-const PAUSE: Duration = Duration::from_secs(2);
 /// How long handshake's output is shown: by then the last round is older than `--half-open-after`.
 const SHOWN: &str = "15s";
 
@@ -68,7 +63,7 @@ fn replay(binary: &Path) -> Result<bool> {
     let file = shell::root().join("target/demo.pcap");
     capture::write(&file)?;
     println!("The demo's traffic from a capture: `handshake replay {}`.\n", file.display());
-    expect::announce();
+    announce();
     let replay = |format: &str| {
         let mut command = Command::new(binary);
         command.arg("replay").arg(&file).args(["-o", format]);
@@ -76,7 +71,7 @@ fn replay(binary: &Path) -> Result<bool> {
     };
     shell::run(&mut replay("text"))?;
     let report = shell::output(&mut replay("json")).context("`handshake replay -o json` failed")?;
-    expect::compare(&last_report(&report)?)
+    compare(&last_report(&report)?)
 }
 
 /// The last report among the lines of JSON.
@@ -93,7 +88,7 @@ fn live(binary: &Path) -> Result<bool> {
     println!(
         "Two hosts in namespaces with a cable between them; handshake on native XDP at the server's end.\n"
     );
-    expect::announce();
+    announce();
     let network = Pair::new()?;
     let judged = Agent::start(&network.client, binary, &["-i", DEVICE, "--hook", "xdp-native"])?;
     let mut shown = ShownAgent::start(&network.server, binary)?;
@@ -102,35 +97,7 @@ fn live(binary: &Path) -> Result<bool> {
     let outcome = judged.stop()?;
     drop(sockets);
     ensure!(outcome.status.success(), "handshake ended with {}:\n{}", outcome.status, outcome.stderr);
-    expect::compare(&outcome.report()?)
-}
-
-/// Sockets that must stay open until the end: attempts under way, and the listeners they wait for.
-type DemoSockets = (Vec<Attempts>, Vec<Listener>);
-
-/// Sends all rounds, `pause` apart. The attempts stay under way until the returned sockets are dropped.
-fn traffic(path: &lab::Path<'_>, pause: Duration) -> Result<DemoSockets> {
-    let listener = Listener::new(path, 0, 128)?;
-    let deaf = Listener::deaf(path, 0)?;
-    let (mut attempts, mut listeners) = DemoSockets::default();
-    let began = Instant::now();
-    for round in 0..ROUNDS {
-        interrupt::pause_until(began + pause * u32::from(round))?;
-        let connections = tcp::connect_accept(path, &listener, COMPLETED.each.into())?;
-        connections.talk(100)?;
-        connections.close()?;
-        tcp::refused(path, REFUSED.each.into())?;
-        attempts.push(Attempts::start(path, deaf.address(), NO_SYN_ACK.each.into())?);
-        // Each round has its own port: the same addresses and port would repeat the same attempts.
-        let abandoned = Listener::new(path, 0, 128)?;
-        tcp::syn_without_ack(path, abandoned.address(), NO_ACK.each)?;
-        listeners.push(abandoned);
-        udp::echo(path, ANSWERED.each.into(), 2, 100)?;
-        udp::silence(path, UNANSWERED.each.into(), 1, 100)?;
-        udp::closed(path, UNREACHABLE.each.into(), 100)?;
-    }
-    listeners.extend([listener, deaf]);
-    Ok((attempts, listeners))
+    compare(&outcome.report()?)
 }
 
 /// The handshake whose output is shown. Killed on drop.
@@ -185,8 +152,11 @@ mod tests {
     use handshake_lab::topology::DEVICE;
     use handshake_lab::{Family, Pair, skip_unless_privileged};
 
-    use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
-    use super::{last_report, traffic};
+    use handshake_lab::demo::{
+        ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE, traffic,
+    };
+
+    use super::last_report;
 
     /// Counted on the wire, independently of handshake.
     #[test]

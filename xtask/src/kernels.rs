@@ -1,4 +1,5 @@
-//! `cargo xtask kernels`: runs handshake on the oldest kernel that it supports.
+//! `cargo xtask kernels`: runs handshake on the oldest kernel that it supports; with `--all` the demo on each
+//! kernel that is said to work.
 //!
 //! ```text
 //! Debian's package ─▶ kernel, modules ─┐
@@ -7,7 +8,11 @@
 //!
 //! The machine is emulated without KVM: it runs wherever QEMU does, and boots within seconds.
 
+mod fetch;
 mod initramfs;
+mod soak;
+mod table;
+mod tries;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +22,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::architecture::Architecture;
 use crate::{packages, run, shell};
 use initramfs::Initramfs;
 
-const QEMU: &str = "qemu-system-x86_64";
 const BUSYBOX: &str = "busybox";
 /// The Debian package of the latest kernel in this machine's release: 6.1 in Debian 12.
 const LATEST: &str = "linux-image-cloud-amd64";
@@ -34,7 +39,7 @@ const APPLETS: [&str; 16] = [
 /// The guest's first program.
 const INIT: &str = include_str!("kernels/init.sh");
 /// The machine's time limit in seconds: far more than a busy host needs.
-const TIMEOUT_S: &str = "900";
+const TIMEOUT_S: u64 = 900;
 /// The machine's memory in MiB.
 const MEMORY: &str = "1024";
 /// The hooks that the guest tries, in its script's order, as the report names them.
@@ -55,6 +60,21 @@ pub(crate) struct Args {
     /// First install QEMU and busybox, and download Debian's kernel
     #[arg(long)]
     setup: bool,
+    /// Run the demo's scenario on each hook of each kernel, and connections over other links
+    #[arg(long)]
+    all: bool,
+    /// Of all kernels only those of this architecture
+    #[arg(long, value_enum, requires = "all")]
+    arch: Option<Architecture>,
+    /// Of all kernels only the one of this version
+    #[arg(long, value_name = "VERSION", requires = "all")]
+    kernel: Option<String>,
+    /// Write what was tried into the table of docs/kernels.md
+    #[arg(long, requires = "all")]
+    table: bool,
+    /// Keep the two newest kernels under traffic for so many minutes, and watch the agent's memory
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "30", conflicts_with = "all")]
+    soak: Option<u64>,
     /// Show the machine's whole console
     #[arg(long)]
     console: bool,
@@ -62,6 +82,15 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.setup {
+        packages::install_for_kernels()?;
+    }
+    if args.all {
+        return tries::run(args);
+    }
+    if let Some(minutes) = args.soak {
+        return soak::run(minutes, args);
+    }
     if args.setup {
         setup()?;
     }
@@ -120,7 +149,7 @@ impl MachineParts {
     /// Finds all parts, or returns the name of the first missing one.
     pub(crate) fn find() -> Result<Self, String> {
         let program = |name: &str| shell::find(name).ok_or_else(|| name.to_owned());
-        program(QEMU)?;
+        program(emulator(Architecture::Amd64).0)?;
         let unpacked = folder().join("unpacked");
         let file = |folder: &str, name: &str| {
             let path = find_below(&unpacked.join(folder), name);
@@ -172,15 +201,37 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
-/// Boots a machine with one CPU and so many MiB; returns its console output until it powers off.
+/// The emulator of an architecture, its machine and processor, and the name of the machine's console.
+fn emulator(architecture: Architecture) -> (&'static str, [&'static str; 2], &'static str) {
+    match architecture {
+        Architecture::Amd64 => ("qemu-system-x86_64", ["q35", "max"], "ttyS0"),
+        // Pointer authentication by QEMU's own algorithm: Arm's takes most of the time.
+        Architecture::Arm64 => ("qemu-system-aarch64", ["virt", "max,pauth-impdef=on"], "ttyAMA0"),
+    }
+}
+
+/// Boots a machine of this architecture's with one CPU and so many MiB; returns its console output until it
+/// powers off.
 pub(crate) fn boot(kernel: &Path, initramfs: &Path, memory: &str, arguments: &str) -> Result<String> {
+    boot_on(Architecture::Amd64, (kernel, initramfs), memory, arguments, TIMEOUT_S)
+}
+
+/// [`boot`] on an architecture, for so many seconds at most.
+fn boot_on(
+    architecture: Architecture,
+    (kernel, initramfs): (&Path, &Path),
+    memory: &str,
+    arguments: &str,
+    limit_s: u64,
+) -> Result<String> {
+    let (emulator, [machine, processor], console) = emulator(architecture);
     let mut command = Command::new("timeout");
-    command.args([TIMEOUT_S, QEMU, "-machine", "q35", "-cpu", "max", "-m", memory]);
+    command.arg(limit_s.to_string()).args([emulator, "-machine", machine, "-cpu", processor, "-m", memory]);
     command.args(["-nographic", "-no-reboot", "-nic", "none"]).arg("-kernel").arg(kernel);
     command.arg("-initrd").arg(initramfs);
-    command
-        .args(["-append", &format!("console=ttyS0 quiet loglevel=0 panic=-1 mitigations=off {arguments}")]);
-    eprintln!("$ {QEMU} -kernel {} …", kernel.display());
+    let silent = "quiet loglevel=0 panic=-1 mitigations=off";
+    command.args(["-append", &format!("console={console} {silent} {arguments}")]);
+    eprintln!("$ {emulator} -kernel {} …", kernel.display());
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("start QEMU")?;
     let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     ensure!(

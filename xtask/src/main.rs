@@ -1,5 +1,6 @@
 //! The development tasks of handshake: `cargo xtask VERB`.
 
+mod architecture;
 mod bench;
 mod build_ebpf;
 mod churn;

@@ -28,6 +28,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::architecture::Architecture;
 use crate::copy::SourceCopy;
 use crate::{packages, shell, toolchain};
 use tree::Tree;
@@ -56,33 +57,6 @@ pub(crate) struct Args {
     /// Show the whole console of the emulated machine
     #[arg(long, requires = "prove")]
     console: bool,
-}
-
-/// What a release is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Architecture {
-    /// x86-64.
-    Amd64,
-    /// Experimental: handshake refuses to run there without `--experimental`.
-    Arm64,
-}
-
-impl Architecture {
-    /// Its name in Debian and in OCI images.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// Its name in Rust.
-    fn triple(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
 }
 
 /// Where a release is built from, and what is the same in all its files.

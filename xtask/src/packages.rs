@@ -27,9 +27,13 @@ const PACKAGES: [(&str, &str); 18] = [
 ];
 
 /// Additional packages for `cargo xtask kernels`.
-const FOR_KERNELS: [(&str, &str); 2] = [
+const FOR_KERNELS: [(&str, &str); 6] = [
     ("busybox-static", "the emulated machine's programs in one file"),
+    ("iproute2", "namespaces in the emulated machine"),
+    ("qemu-system-arm", "the emulated machine of arm64"),
     ("qemu-system-x86", "the emulated machine with the oldest kernel"),
+    ("wireguard-tools", "keys of a tunnel in the emulated machine"),
+    ("xz-utils", "unpacks modules"),
 ];
 
 /// Packages for `cargo xtask package`.

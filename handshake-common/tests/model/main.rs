@@ -46,6 +46,7 @@ use atomic::{Fault, inject, keep_memory_in_order};
 use books::Books;
 use packets::{ack, datagram, rst, syn, syn_ack, time};
 use record::Now;
+use shared::Shared64;
 use wire::Packet;
 use world::World;
 
@@ -244,19 +245,20 @@ fn without_the_lock_word_a_key_is_in_the_table_twice() {
     });
 }
 
-/// A CPU makes pairs while a reader copies its block as the kernel does, from the first word to the
-/// last. An accepted copy balances.
+/// A CPU makes pairs while a reader copies its block three times, as an agent does where a copy has no order:
+/// the marker behind a pair counts by the first copy, the gauges by the second, the marker before a pair by the
+/// third. An accepted copy balances. One copy from the first word to the last has all that order, and more.
 fn read_while_pairs_are_made() {
     check(SWITCHES, || {
         let books = std::sync::Arc::new(Books::new());
-        let places =
-            [Counter::End, Counter::Attempts, Counter::Evicted, Counter::OpenNoSynAck, Counter::Begin];
+        let word = |books: &Books, place: Counter| books.words()[place as usize].load();
         let copy = move |books: &Books| {
-            places.map(|place| {
-                let word = books.words()[place as usize].load();
-                shared::read_fence();
-                word
-            })
+            let end = word(books, Counter::End);
+            shared::read_fence();
+            let gauges = [Counter::Attempts, Counter::Evicted, Counter::OpenNoSynAck];
+            let gauges = gauges.map(|place| word(books, place));
+            shared::read_fence();
+            (end, gauges, word(books, Counter::Begin))
         };
         copy(&books);
         let writer = std::sync::Arc::clone(&books);
@@ -265,7 +267,7 @@ fn read_while_pairs_are_made() {
             writer.transfer(Counter::OpenNoSynAck as usize, Counter::Evicted as usize);
         });
         let reader = world::spawn(move || {
-            let [end, attempts, evicted, open, begin] = copy(&books);
+            let (end, [attempts, evicted, open], begin) = copy(&books);
             assert!(end != begin || attempts == evicted.wrapping_add(open), "half a pair was accepted");
         });
         world::join(writer);
@@ -290,4 +292,71 @@ fn without_the_writers_fences_half_a_pair_is_accepted() {
 fn without_the_readers_order_half_a_pair_is_accepted() {
     inject(Fault::NoReadFence);
     read_while_pairs_are_made();
+}
+
+/// Two CPUs count in turn under a lock word, whose release follows a swap as that of a new record does.
+fn count_under_a_lock_word() {
+    check(SWITCHES, || {
+        let words = std::sync::Arc::new([const { Shared64::new(0) }; 4]);
+        words.iter().for_each(|word| _ = word.load());
+        let cpus = [2, 3].map(|own| {
+            let words = std::sync::Arc::clone(&words);
+            world::spawn(move || {
+                let [lock, count, ..] = &*words;
+                if lock.compare_exchange(0, 1) {
+                    count.store(count.load() + 1);
+                    words[own].swap(1);
+                    lock.release();
+                }
+            })
+        });
+        cpus.into_iter().for_each(world::join);
+        let [_, count, took, other] = &*words;
+        assert_eq!(count.load(), took.load() + other.load(), "a count was lost");
+    });
+}
+
+#[test]
+fn what_is_written_under_a_lock_word_is_seen_under_it() {
+    count_under_a_lock_word();
+}
+
+/// The lines of `shared.rs` that ask for an order, each with its number; `release`, the one plain store among them,
+/// is left out.
+fn lines_with_an_order() -> Vec<(u32, &'static str)> {
+    let asks = |line: &str| line.contains("Ordering::Acquire") || line.contains("Ordering::Release");
+    let lines = (1..).zip(include_str!("../../src/shared.rs").lines());
+    lines.filter(|(_, line)| asks(line) && !line.contains(".store(")).collect()
+}
+
+/// Whether the fault makes one of the scenarios fail.
+fn is_seen(fault: Fault) -> bool {
+    let scenarios: [fn(); 6] = [
+        read_while_pairs_are_made,
+        count_under_a_lock_word,
+        || check(SWITCHES, || _ = World::after(&[]).claim(syn(1, 0))),
+        || {
+            check(SWITCHES, || {
+                _ = World::after(&[]).race([1, 1].map(|flow| vec![at_its_time(flow, syn(flow, 0))]))
+            })
+        },
+        || check(1, || World::after(&[at_its_time(1, syn(1, 0))]).watch(0, at_its_time(1, syn_ack(1, 0)))),
+        || check(1, || full().watch(0, at_its_time(5, syn(5, 0)))),
+    ];
+    scenarios.into_iter().any(|scenario| {
+        let run = move || {
+            inject(fault);
+            scenario();
+        };
+        std::thread::spawn(run).join().is_err()
+    })
+}
+
+#[test]
+fn no_order_of_the_words_can_be_left_out() {
+    let lines = lines_with_an_order();
+    assert!(lines.len() >= 7, "{lines:?}");
+    for (number, line) in lines {
+        assert!(is_seen(Fault::NoOrderIn(number)), "no scenario needs line {number}: {line}");
+    }
 }

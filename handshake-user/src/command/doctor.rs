@@ -40,6 +40,13 @@ use crate::output::{Output, Target};
 
 /// The oldest kernel that the programs are tested on.
 const OLDEST: (u32, u32) = (6, 1);
+/// What a kernel is too old for, the newest first: the feature that decides, and the first kernel that has it.
+const FEATURES: [((u32, u32), &str); 2] = [
+    ((5, 18), "XDP programs for packets in fragments came with Linux 5.18"),
+    ((5, 12), "atomic operations with a result, which no hook works without, came with Linux 5.12"),
+];
+/// The first kernel with TCX.
+const TCX: (u32, u32) = (6, 6);
 /// The largest MTU for native XDP with one page per frame: 4096 bytes less 256 of headroom, 320 of
 /// `skb_shared_info`, and the link header with two tags.
 const ONE_PAGE_MTU: u32 = 3498;
@@ -51,6 +58,8 @@ const RX_SG: u64 = 1 << 5;
 struct MachineFacts {
     /// `uname -r`.
     release: String,
+    /// Whether the kernel was built with PREEMPT_RT.
+    realtime: bool,
     architecture: &'static str,
     /// Why the number of CPUs is unknown, without which no map can be read.
     no_cpus: Option<String>,
@@ -183,6 +192,11 @@ fn exit_code(findings: &[Finding]) -> u8 {
 
 fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
     let mut findings = vec![kernel(&machine.release)];
+    if machine.realtime {
+        let text =
+            "a kernel with PREEMPT_RT may run two programs of one CPU at once: their counts could be lost";
+        findings.push(Finding::bad(Level::Fail, text, "boot a kernel without PREEMPT_RT"));
+    }
     if !is_proven(machine.architecture) {
         let text = format!("handshake is not proven on {} yet", machine.architecture);
         findings.push(Finding::bad(Level::Warn, text, "--experimental runs it all the same"));
@@ -217,11 +231,15 @@ fn judge_machine(machine: &MachineFacts) -> Vec<Finding> {
 }
 
 fn kernel(release: &str) -> Finding {
-    let (major, minor) = OLDEST;
-    if version(release) >= OLDEST {
-        return Finding::ok(format!("Linux {release}"));
+    let (has, (major, minor)) = (version(release), OLDEST);
+    if has >= OLDEST {
+        let tcx = if has < TCX { ": XDP and clsact; TCX came with Linux 6.6" } else { "" };
+        return Finding::ok(format!("Linux {release}{tcx}"));
     }
-    let text = format!("Linux {release} is older than {major}.{minor}");
+    let mut text = format!("Linux {release} is older than {major}.{minor}, the oldest that was tried");
+    for (_, lacks) in FEATURES.iter().filter(|(since, _)| has < *since) {
+        text += &format!("; {lacks}");
+    }
     Finding::bad(Level::Fail, text, format!("boot Linux {major}.{minor} or newer"))
 }
 
@@ -474,6 +492,7 @@ impl MachineFacts {
         let has_sys = fs::exists("/sys/kernel").unwrap_or(false);
         Self {
             release: release.trim().to_owned(),
+            realtime: flag("/sys/kernel/realtime").unwrap_or(false),
             architecture: std::env::consts::ARCH,
             no_cpus: cpus.as_ref().err().map(ToString::to_string),
             btf: has_sys.then(|| fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false)),
@@ -565,6 +584,7 @@ mod tests {
     fn machine(change: impl FnOnce(&mut MachineFacts)) -> MachineFacts {
         let mut machine = MachineFacts {
             release: "6.12.0-18-amd64".into(),
+            realtime: false,
             architecture: "x86_64",
             no_cpus: None,
             btf: Some(true),
@@ -613,10 +633,12 @@ mod tests {
     #[test]
     fn each_fault_of_a_machine_has_its_finding() {
         type Bad = &'static [(&'static str, &'static str)];
-        let table: [(MachineFacts, u8, Bad); 20] = [
+        let table: [(MachineFacts, u8, Bad); 22] = [
             (machine(|_| {}), 0, &[]),
-            (machine(|m| m.architecture = "aarch64"), 0, &[("not proven on aarch64", "--experimental")]),
-            (machine(|m| m.release = "5.15.0".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
+            (machine(|m| m.architecture = "aarch64"), 0, &[]),
+            (machine(|m| m.architecture = "riscv64"), 0, &[("not proven on riscv64", "--experimental")]),
+            (machine(|m| m.realtime = true), 4, &[("PREEMPT_RT", "without PREEMPT_RT")]),
+            (machine(|m| m.release = "5.15.0".into()), 4, &[("tried; XDP programs", "boot Linux 6.1")]),
             (machine(|m| m.release = "6.0.19".into()), 4, &[("older than 6.1", "boot Linux 6.1")]),
             (machine(|m| m.release = "10.0.0".into()), 0, &[]),
             (machine(|m| m.btf = Some(false)), 0, &[("/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")]),

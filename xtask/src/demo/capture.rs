@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::expect::{ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE};
+use handshake_lab::demo::{
+    ANSWERED, COMPLETED, NO_ACK, NO_SYN_ACK, PAUSE, REFUSED, ROUNDS, UNANSWERED, UNREACHABLE,
+};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -55,7 +57,7 @@ struct DemoCapture {
 pub(super) fn write(path: &Path) -> Result<()> {
     let mut capture = DemoCapture::default();
     for round in 0..ROUNDS {
-        capture.round(super::PAUSE * u32::from(round));
+        capture.round(PAUSE * u32::from(round));
     }
     fs::write(path, capture.to_pcap()?).with_context(|| format!("write {}", path.display()))
 }

@@ -8,15 +8,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::crates::PROGRAM;
 use super::{Architecture, Release};
-use crate::{shell, toolchain};
+use crate::architecture::{STATIC, cargo_for_arm64};
+use crate::shell;
 
 /// Its profile in `Cargo.toml`.
 const PROFILE: &str = "dist";
 /// Between two flags of `CARGO_ENCODED_RUSTFLAGS`: paths may have spaces.
 const SEPARATOR: &str = "\u{1f}";
-
-/// The linker for arm64, and its package of Debian.
-const ARM64_LINKER: &str = "aarch64-linux-gnu-gcc";
 
 /// Builds the program; returns its path.
 pub(super) fn build(release: &Release) -> Result<PathBuf> {
@@ -35,19 +33,10 @@ pub(super) fn build_here(release: &Release) -> Result<PathBuf> {
     run(release, shell::cargo("build"), Architecture::Amd64, &library)
 }
 
-/// Builds it for arm64, with the standard library from source, which the BPF toolchain has: no target needs
-/// to be installed. The linker and the C library are Debian's for cross-compiling.
+/// Builds it for arm64.
 fn build_arm64(release: &Release) -> Result<PathBuf> {
-    let toolchain = toolchain::choose(None, false)?;
-    ensure!(
-        shell::find(ARM64_LINKER).is_some(),
-        "no {ARM64_LINKER}: `cargo xtask package --setup --arch arm64`"
-    );
-    let mut command = shell::pristine(&toolchain.cargo);
-    command.arg("build").env("CARGO_UNSTABLE_BUILD_STD", "std").env("RUSTC_BOOTSTRAP", "1");
-    command.env("CARGO", &toolchain.cargo).env("RUSTC", &toolchain.rustc).env("RUSTC_WRAPPER", "");
-    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", ARM64_LINKER);
-    run(release, command, Architecture::Arm64, &toolchain.library)
+    let (command, library) = cargo_for_arm64()?;
+    run(release, command, Architecture::Arm64, &library)
 }
 
 fn run(release: &Release, mut cargo: Command, architecture: Architecture, library: &Path) -> Result<PathBuf> {
@@ -67,7 +56,7 @@ fn run(release: &Release, mut cargo: Command, architecture: Architecture, librar
 fn flags(release: &Release, library: &Path) -> Vec<String> {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     vec![
-        "-Ctarget-feature=+crt-static".to_owned(),
+        STATIC.to_owned(),
         remap(&shell::cargo_home().join("registry/src"), "/registry"),
         remap(library, "/rust"),
         remap(&release.root, "/handshake"),

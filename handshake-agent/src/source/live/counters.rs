@@ -4,11 +4,18 @@
 //! word after. The kernel copies a block from the first word to the last. Equal markers therefore mean that
 //! no pair was under way: every pair that had begun by the end of the copy had ended before its start. Such a
 //! block balances by itself, and so does any sum of such blocks, whenever each was read.
+//!
+//! That holds where a processor reads in the order of the program, as x86 does. Others may read the words of
+//! one copy in any order. There a block is the middle one of three copies in a row: the first has the marker
+//! behind a pair and the last the marker before it. A barrier stands between two copies.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use handshake_common::abi::{COUNTERS, Counter, CounterBlock};
 
+use super::maps::KEEPS_ORDER;
 use crate::error::LiveError;
 
 /// The pauses together before it gives up. A hypervisor that has more to do than CPUs takes one away for some
@@ -25,6 +32,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// Reads until every CPU's block is whole and no gauge's sum is negative. `read` returns the blocks of all
 /// CPUs, always the same number; `pause` is called between late readings, for up to [`PATIENCE`] in all.
 pub(super) fn settle<B: AsRef<[CounterBlock]>>(
+    read: impl FnMut() -> Result<B, LiveError>,
+    pause: impl FnMut(Duration),
+) -> Result<CounterBlock, LiveError> {
+    settle_copies(KEEPS_ORDER, read, pause)
+}
+
+/// [`settle`], whether the words of a copy were read in their order or not.
+fn settle_copies<B: AsRef<[CounterBlock]>>(
+    in_order: bool,
     mut read: impl FnMut() -> Result<B, LiveError>,
     mut pause: impl FnMut(Duration),
 ) -> Result<CounterBlock, LiveError> {
@@ -32,7 +48,14 @@ pub(super) fn settle<B: AsRef<[CounterBlock]>>(
     let (mut readings, mut next, mut paused) = (0, PAUSE, Duration::ZERO);
     loop {
         readings += 1;
-        accepted.take(read()?.as_ref());
+        let copies = read()?;
+        if in_order {
+            accepted.take(copies.as_ref(), copies.as_ref(), copies.as_ref());
+        } else {
+            // What the kernel read for this copy comes before what it reads for the next.
+            fence(Ordering::SeqCst);
+            accepted.take_next(copies.as_ref());
+        }
         let torn = accepted.first_torn();
         if torn.is_none() {
             let sum = sum(accepted.blocks.iter().flatten());
@@ -60,16 +83,33 @@ pub(super) fn settle<B: AsRef<[CounterBlock]>>(
 #[derive(Default)]
 struct AcceptedReading {
     blocks: Vec<Option<CounterBlock>>,
+    /// The latest copies, two at most, where one has no order.
+    copies: VecDeque<Vec<CounterBlock>>,
 }
 
 impl AcceptedReading {
-    fn take(&mut self, read: &[CounterBlock]) {
+    /// Keeps each block without a pair that was under way between the copies before and after it.
+    fn take(&mut self, before: &[CounterBlock], read: &[CounterBlock], after: &[CounterBlock]) {
         self.blocks.resize(read.len(), None);
-        for (kept, block) in self.blocks.iter_mut().zip(read) {
-            if is_whole(block) {
+        for (((kept, block), before), after) in self.blocks.iter_mut().zip(read).zip(before).zip(after) {
+            if before.words[Counter::End as usize] == after.words[Counter::Begin as usize] {
                 *kept = Some(*block);
             }
         }
+    }
+
+    /// Takes another copy: the one before it is between two now.
+    fn take_next(&mut self, read: &[CounterBlock]) {
+        if self.copies.len() == 2
+            && let Some(first) = self.copies.pop_front()
+            && let Some(second) = self.copies.pop_front()
+        {
+            self.take(&first, &second, read);
+            self.copies.push_back(second);
+        } else {
+            self.blocks.resize(read.len(), None);
+        }
+        self.copies.push_back(read.to_vec());
     }
 
     fn first_torn(&self) -> Option<usize> {
@@ -77,7 +117,8 @@ impl AcceptedReading {
     }
 }
 
-/// Whether no pair of changes was under way while the block was copied.
+/// Whether no pair of changes was under way while the block was copied, in order.
+#[cfg(test)]
 pub(super) fn is_whole(block: &CounterBlock) -> bool {
     block.words[Counter::End as usize] == block.words[Counter::Begin as usize]
 }
@@ -278,5 +319,54 @@ mod tests {
         let negative = block(&[(Counter::OpenNoAck, u64::MAX), (Counter::Completed, 1)]);
         let (result, _) = settled(&[vec![negative]]);
         assert!(matches!(result, Err(LiveError::Negative { .. })));
+    }
+
+    /// What a word has after so many of the steps.
+    fn after(steps: &[(Counter, u64)], count: usize, place: Counter) -> u64 {
+        let own = steps[..count].iter().filter(|(counter, _)| *counter as usize == place as usize);
+        own.fold(0, |sum: u64, (_, delta)| sum.wrapping_add(*delta))
+    }
+
+    /// Three copies while two pairs are counted, each word of a copy read at any moment between the copy's
+    /// begin and its end: all that are accepted balance, and some are.
+    #[test]
+    fn of_three_copies_without_order_the_middle_one_balances() {
+        let mut begun = steps(Counter::Attempts, 1, Counter::OpenNoSynAck);
+        begun[1] = (Counter::Attempts, 1);
+        let steps = [begun, steps(Counter::OpenNoSynAck, u64::MAX, Counter::Completed)].concat();
+        let (last, mut whole) = (steps.len(), 0);
+        let gauges = [Counter::Attempts, Counter::OpenNoSynAck, Counter::Completed];
+        let choices = |from: usize, to: usize| from..=to;
+        for (first, second) in (0..=last).flat_map(|first| choices(first, last).map(move |to| (first, to))) {
+            // The first copy ends at `first` at the latest, and the third begins at `second` at the earliest.
+            for seen in 0..(second - first + 1).pow(3) {
+                let width = second - first + 1;
+                let at = [seen, seen / width, seen / width / width].map(|part| first + part % width);
+                let mut copies = [empty(); 3];
+                copies[0].words[Counter::End as usize] = after(&steps, first, Counter::End);
+                copies[2].words[Counter::Begin as usize] = after(&steps, second, Counter::Begin);
+                for (place, at) in gauges.into_iter().zip(at) {
+                    copies[1].words[place as usize] = after(&steps, at, place);
+                }
+                let mut accepted = AcceptedReading::default();
+                copies.iter().for_each(|copy| accepted.take_next(std::slice::from_ref(copy)));
+                if let Some(Some(block)) = accepted.blocks.first() {
+                    assert!(balances(block), "from {first} to {second}, words at {at:?}");
+                    whole += 1;
+                }
+            }
+        }
+        assert!(whole > 0, "none is accepted");
+    }
+
+    #[test]
+    fn without_order_one_copy_and_two_are_not_enough() {
+        let copies = Cell::new(0);
+        let read = || {
+            copies.set(copies.get() + 1);
+            Ok(vec![block(&[(Counter::Begin, 1), (Counter::End, 1), (Counter::Attempts, 0)])])
+        };
+        settle_copies(false, read, |_| ()).expect("nothing is under way");
+        assert_eq!(copies.get(), 3);
     }
 }

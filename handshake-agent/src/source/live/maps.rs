@@ -81,9 +81,15 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
         .override_global("HANDSHAKE_PROCESSES", &u64::from(settings.processes), true)
         .override_global("HANDSHAKE_OWNERS", &u64::from(tells_owners()), true)
+        .override_global("HANDSHAKE_KEEPS_ORDER", &u64::from(KEEPS_ORDER), true)
         .load(elf)
         .map_err(|error| LiveError::from_load(error, bytes))
 }
+
+/// Whether this machine's processors let each other see their stores in order, and load in order: x86 does
+/// (Intel's manual, volume 3, §9.2), arm64 does not. What the programs need beyond that, they do themselves
+/// ([`shared`](handshake_common::shared)).
+pub(super) const KEEPS_ORDER: bool = cfg!(target_arch = "x86_64");
 
 /// Whether the kernel tells a program at TC whose socket has sent a packet. One that was built without control
 /// groups for sockets (CONFIG_SOCK_CGROUP_DATA) would refuse the program that asks.

@@ -1,15 +1,27 @@
-//! The verdicts expected for the demo's traffic, and their comparison with the report.
+//! The demo: traffic of every kind, the verdicts expected for it, and their comparison with the report.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::tcp::{self, Attempts, Listener};
+use crate::topology::Path;
+use crate::{interrupt, udp};
+
+/// The pause between rounds of traffic.
+pub const PAUSE: Duration = Duration::from_secs(2);
+/// How long after the last round no attempt of it is new any more: `--half-open-after`, and a second.
+pub const SETTLED: Duration = Duration::from_secs(4);
+
 /// The number of rounds: how often the traffic of each [`ExpectedRow`] is sent.
-pub(super) const ROUNDS: u8 = 5;
+pub const ROUNDS: u8 = 5;
 
 /// One kind of traffic with its expected verdict.
-pub(super) struct ExpectedRow {
+#[derive(Debug)]
+pub struct ExpectedRow {
     /// The number of connections, SYNs or UDP flows per round.
-    pub(super) each: u8,
+    pub each: u8,
     /// A description of the traffic.
     what: &'static str,
     /// The report's figure that counts it: a JSON pointer (RFC 6901).
@@ -17,31 +29,31 @@ pub(super) struct ExpectedRow {
 }
 
 /// Connections that are opened, used and closed.
-pub(super) const COMPLETED: ExpectedRow =
+pub const COMPLETED: ExpectedRow =
     ExpectedRow { each: 3, what: "connect, talk, close", figure: "/tcp/completed" };
 /// Connections to a port without a listener.
-pub(super) const REFUSED: ExpectedRow =
+pub const REFUSED: ExpectedRow =
     ExpectedRow { each: 2, what: "connect to a closed port", figure: "/tcp/refused" };
 /// Connections to a listener that drops every SYN.
-pub(super) const NO_SYN_ACK: ExpectedRow = ExpectedRow {
+pub const NO_SYN_ACK: ExpectedRow = ExpectedRow {
     each: 1,
     what: "connect to a port that a firewall drops",
     figure: "/tcp/half_open/no_syn_ack",
 };
 /// SYNs from addresses without a host.
-pub(super) const NO_ACK: ExpectedRow = ExpectedRow {
+pub const NO_ACK: ExpectedRow = ExpectedRow {
     each: 2,
     what: "SYN from an address without a host, SYN+ACK lost",
     figure: "/tcp/half_open/no_ack",
 };
 /// Datagrams to an echo service.
-pub(super) const ANSWERED: ExpectedRow =
+pub const ANSWERED: ExpectedRow =
     ExpectedRow { each: 2, what: "UDP to an echo service", figure: "/udp/answered" };
 /// Datagrams to a service that does not answer.
-pub(super) const UNANSWERED: ExpectedRow =
+pub const UNANSWERED: ExpectedRow =
     ExpectedRow { each: 1, what: "UDP to a service that does not answer", figure: "/udp/unanswered" };
 /// Datagrams to a closed port.
-pub(super) const UNREACHABLE: ExpectedRow =
+pub const UNREACHABLE: ExpectedRow =
     ExpectedRow { each: 1, what: "UDP to a closed port, ICMP back", figure: "/udp/unreachable" };
 
 /// All kinds of traffic, in the order of the tables.
@@ -59,8 +71,39 @@ impl ExpectedRow {
     }
 }
 
+/// Sockets that must stay open until the end: attempts under way, and the listeners they wait for.
+pub type DemoSockets = (Vec<Attempts>, Vec<Listener>);
+
+/// Sends all rounds, `pause` apart. The attempts stay under way until the returned sockets are dropped.
+///
+/// # Errors
+/// Traffic does not end as it must.
+pub fn traffic(path: &Path<'_>, pause: Duration) -> Result<DemoSockets> {
+    let listener = Listener::new(path, 0, 128)?;
+    let deaf = Listener::deaf(path, 0)?;
+    let (mut attempts, mut listeners) = DemoSockets::default();
+    let began = Instant::now();
+    for round in 0..ROUNDS {
+        interrupt::pause_until(began + pause * u32::from(round))?;
+        let connections = tcp::connect_accept(path, &listener, COMPLETED.each.into())?;
+        connections.talk(100)?;
+        connections.close()?;
+        tcp::refused(path, REFUSED.each.into())?;
+        attempts.push(Attempts::start(path, deaf.address(), NO_SYN_ACK.each.into())?);
+        // Each round has its own port: the same addresses and port would repeat the same attempts.
+        let abandoned = Listener::new(path, 0, 128)?;
+        tcp::syn_without_ack(path, abandoned.address(), NO_ACK.each)?;
+        listeners.push(abandoned);
+        udp::echo(path, ANSWERED.each.into(), 2, 100)?;
+        udp::silence(path, UNANSWERED.each.into(), 1, 100)?;
+        udp::closed(path, UNREACHABLE.each.into(), 100)?;
+    }
+    listeners.extend([listener, deaf]);
+    Ok((attempts, listeners))
+}
+
 /// Prints the traffic to come and the expected verdicts.
-pub(super) fn announce() {
+pub fn announce() {
     println!("The traffic, and the verdicts expected for it:\n");
     for row in &ROWS {
         println!("  {:>3} × {:<54} {}", row.expected(), row.what, row.name());
@@ -68,18 +111,35 @@ pub(super) fn announce() {
     println!();
 }
 
-/// Compares the last report with the announced verdicts, figure by figure. Returns whether all figures match
-/// and the report is exact.
-pub(super) fn compare(report: &Value) -> Result<bool> {
+/// Each figure's name, the number announced for it, and the one in a report.
+fn figures(report: &Value) -> Result<Vec<(String, u64, u64)>> {
     let connections = ROWS.iter().filter(|row| row.figure.starts_with("/tcp"));
-    let mut figures = vec![(
-        "tcp.attempts".to_owned(),
-        connections.map(ExpectedRow::expected).sum(),
-        number(report, "/tcp/attempts")?,
-    )];
+    let attempts = connections.map(ExpectedRow::expected).sum();
+    let mut figures = vec![("tcp.attempts".to_owned(), attempts, number(report, "/tcp/attempts")?)];
     for row in &ROWS {
         figures.push((row.name(), row.expected(), number(report, row.figure)?));
     }
+    Ok(figures)
+}
+
+/// The figures of a report that are not as announced.
+///
+/// # Errors
+/// The report lacks a figure.
+pub fn differences(report: &Value) -> Result<Vec<String>> {
+    let differing = figures(report)?.into_iter().filter(|(_, expected, reported)| expected != reported);
+    Ok(differing
+        .map(|(name, expected, reported)| format!("{name} is {reported} instead of {expected}"))
+        .collect())
+}
+
+/// Compares the last report with the announced verdicts, figure by figure. Returns whether all figures match
+/// and the report is exact.
+///
+/// # Errors
+/// The report lacks a figure.
+pub fn compare(report: &Value) -> Result<bool> {
+    let figures = figures(report)?;
     println!("\n  {:<25} {:>8} {:>8}", "verdict", "expected", "reported");
     for (name, expected, reported) in &figures {
         let remark = if expected == reported { "ok" } else { "NOT AS EXPECTED" };
