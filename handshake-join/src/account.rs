@@ -46,7 +46,7 @@ struct Run {
 pub(crate) struct Gathered {
     pub(crate) attempts: Vec<Attempt>,
     runs: Vec<Run>,
-    /// Attempts that the account itself says have no row.
+    /// Rows that the account itself says were left out.
     pub(crate) unlisted: u64,
     /// Lines that are no JSON.
     pub(crate) unreadable: u64,
@@ -118,9 +118,11 @@ impl Account {
         if !has_reports {
             windows.extend(of_lines(&attempts));
         }
+        // What has no row may have a line at the end, which the sums of a report tell.
+        let unlisted = if has_reports { missing[0] } else { unlisted };
         let mut inexact = of_runs(runs);
         for (reason, count, sentence) in [
-            ("unlisted", missing[0].max(unlisted), "attempts that failed and have no line in this account"),
+            ("unlisted", unlisted, "attempts that failed and have no line in this account"),
             ("no_report", without_report, "files without a report: what was lost there is not known"),
             ("truncated_line", truncated, "files that end in the middle of a line"),
             ("unreadable_line", unreadable, "lines that are no JSON, and were passed over"),
@@ -129,7 +131,7 @@ impl Account {
                 inexact.push(Inexact { reason: reason.to_owned(), count, sentence: sentence.to_owned() });
             }
         }
-        let lists_failures = missing[0] == 0 && unlisted == 0 && unreadable == 0;
+        let lists_failures = unlisted == 0 && unreadable == 0;
         one_per_place(&mut attempts);
         Self { name, attempts, windows, inexact, lists_failures, lists_completions }
     }

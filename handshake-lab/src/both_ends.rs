@@ -263,7 +263,7 @@ pub fn proxied(binary: &FilePath, attempts: usize) -> Result<usize> {
     let [front4, front6] = Row::NEAR_ROUTER;
     let [back4, back6] = FAMILIES.map(|family| row.path(family).destination);
     let config = format!(
-        "global\n maxconn 20000\ndefaults\n mode tcp\n timeout connect 9s\n timeout client 9s\n timeout server 9s\n\
+        "global\n maxconn 4000\ndefaults\n mode tcp\n timeout connect 9s\n timeout client 9s\n timeout server 9s\n\
          listen v4\n bind {front4}:{FRONT}\n server s {back4}:{BACK}\n\
          listen v6\n bind [{front6}]:{FRONT}\n server s [{back6}]:{BACK}\n"
     );

@@ -295,7 +295,11 @@ impl Row {
         for (near, device, near_addresses, far, far_addresses) in links {
             let peer = far.name();
             near.ip(&[&format!("link add {device} type veth peer name eth0 netns {peer}")])?;
-            for (host, device, addresses) in [(near, device, near_addresses), (far, DEVICE, far_addresses)] {
+            // A router asks for a neighbour from a link-local address, and namespaces make none.
+            let ends =
+                [(near, device, near_addresses, "fe80::1/64"), (far, DEVICE, far_addresses, "fe80::2/64")];
+            for (host, device, addresses, local) in ends {
+                let addresses = format!("{addresses} {local}");
                 let lines: Vec<String> = addresses
                     .split(' ')
                     .map(|address| format!("addr add {address} dev {device} nodad"))

@@ -52,8 +52,11 @@ fn lines_of_other_types_are_passed_over() {
         + "\n";
     assert_eq!(account(&text).expect("an account").attempts.len(), 3);
     assert_eq!(reasons(&text), []);
-    let unlisted = text + &json!({"type": "unlisted", "at": at(0), "half_open": 3, "ended": 4}).to_string();
-    assert_eq!(reasons(unlisted), [("unlisted".to_owned(), 7)]);
+    // What was left out while it ran, and whether that has a line at the end.
+    let unlisted = json!({"type": "unlisted", "at": at(0), "half_open": 3, "ended": 4}).to_string();
+    assert_eq!(reasons(text.clone() + &unlisted), []);
+    let of_rows = Told { report: None, ..told }.text() + &unlisted;
+    assert_eq!(reasons(of_rows), [("unlisted".to_owned(), 7), ("no_report".to_owned(), 1)]);
 }
 
 /// What a crash leaves: half a line at the end, or one in the middle where a later run appended to it.
