@@ -1,8 +1,8 @@
 //! Attempts of one account that something between answered, paired with those that it began behind.
 //!
 //! A proxy has a J of its own behind and a K of its own before, and other ends. Nothing but time ties the two
-//! connections, so a tie is claimed of a whole service alone: where the connections behind follow its clients'
-//! one by one.
+//! connections, so a tie is claimed of a whole service alone: where the connections behind follow its
+//! clients' one by one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,9 +12,11 @@ use crate::matching::later;
 
 /// A proxy connects within this after its client's handshake, ns.
 const SOON_NS: i64 = 1_000_000_000;
-/// How much sooner than the client's SYN the one behind may seem to be, because the clocks are not the same, ns.
+/// How much sooner than the client's SYN the one behind may seem to be, because the clocks are not the same,
+/// ns.
 const EARLY_NS: i64 = 50_000_000;
-/// The delays between the two connections are alike to this, ns, but for the shortest and the longest quarter.
+/// The delays between the two connections are alike to this, ns, but for the shortest and the longest
+/// quarter.
 const ALIKE_NS: i64 = 20_000_000;
 /// The fewest that show a tie, where no address does.
 const FEWEST: usize = 8;
@@ -41,8 +43,8 @@ impl Chosen<'_> {
     }
 }
 
-/// The pairs of what was answered near the initiators and what began behind, by their places in the near and in
-/// the far account. `ahead_ns` is how far the far clock is ahead.
+/// The pairs of what was answered near the initiators and what began behind, by their places in the near and
+/// in the far account. `ahead_ns` is how far the far clock is ahead.
 pub(crate) fn pairs(near: Chosen<'_>, far: Chosen<'_>, ahead_ns: i64) -> Vec<[u32; 2]> {
     let fronts = near.groups(|attempt| attempt.responder);
     let mut backs: BTreeMap<(IpAddr, End), Vec<u32>> =

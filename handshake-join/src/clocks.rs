@@ -1,7 +1,7 @@
 //! What the times of two accounts say of their clocks.
 //!
-//! A segment arrives after it left. So each SYN bounds from one side how far one clock is ahead of the other, and
-//! each SYN+ACK from the other side; what lies between the bounds is as much as two accounts can tell.
+//! A segment arrives after it left. So each SYN bounds from one side how far one clock is ahead of the other,
+//! and each SYN+ACK from the other side; what lies between the bounds is as much as two accounts can tell.
 
 use crate::attempt::Attempt;
 use crate::matching::later;
@@ -27,7 +27,8 @@ pub enum ClockFinding {
     Agree(u64),
     /// The second is ahead by something between these, ns; negative where it is behind.
     Differ(i64, i64),
-    /// The second is ahead by about this, ns; negative where it is behind. Segments of one direction alone tell.
+    /// The second is ahead by about this, ns; negative where it is behind. Segments of one direction alone
+    /// tell.
     About(i64),
     /// The difference changed meanwhile: it was at least and at most this at some time, and not at one time.
     Changed(i64, i64),

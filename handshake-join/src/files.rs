@@ -13,8 +13,8 @@ use crate::matching::Pair;
 
 /// The fewest bytes that handshake writes of an attempt.
 const SHORTEST_LINE: u64 = 280;
-/// Memory of an attempt, bytes: itself with room to grow by a quarter, its row, its part of a pair (twice, because
-/// lists double as they grow), its place in an order, and its times.
+/// Memory of an attempt, bytes: itself with room to grow by a quarter, its row, its part of a pair (twice,
+/// because lists double as they grow), its place in an order, and its times.
 pub const COST: u64 = (size_of::<Attempt>() * 5 / 4 + size_of::<Row>() + 2 * size_of::<Pair>() + 32) as u64;
 /// Memory beside the attempts, bytes: buffers of the two files that are read at a time.
 const BESIDE: u64 = 16 << 20;

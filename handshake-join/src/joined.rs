@@ -92,7 +92,8 @@ pub struct Totals {
     pub answered_between: u64,
     /// See [`Outcome::Undecided`], by [`Doubt`].
     pub undecided: [u64; 4],
-    /// Of those that the near account alone has: their SYN may have been lost between, or need not have come there.
+    /// Of those that the near account alone has: their SYN may have been lost between, or need not have come
+    /// there.
     pub unclear: u64,
     /// Attempts of which the first account is nearer to the initiator, and the second.
     pub nearer: [u64; 2],
@@ -164,8 +165,8 @@ impl Joined {
         if row.near == Which::First { [first, second] } else { [second, first] }
     }
 
-    /// How long the SYN and the SYN+ACK were on their way from one place to the other, where the clocks allow it,
-    /// ns.
+    /// How long the SYN and the SYN+ACK were on their way from one place to the other, where the clocks allow
+    /// it, ns.
     #[must_use]
     pub fn one_way_ns(&self, row: &Row) -> [Option<u64>; 2] {
         let [Some(near), Some(far)] = self.near_and_far(row) else { return [None; 2] };
@@ -389,9 +390,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Services whose attempts pass with other numbers: an attempt that was answered at the far place alone shows
-    /// it. One that was answered sooner, or completed, near the initiator alone shows that something between
-    /// answers.
+    /// Services whose attempts pass with other numbers: an attempt that was answered at the far place alone
+    /// shows it. One that was answered sooner, or completed, near the initiator alone shows that something
+    /// between answers.
     fn rewritten_services(&self) -> BTreeSet<End> {
         let (mut through, mut own) = (BTreeSet::new(), BTreeSet::new());
         for pair in self.matching.pairs.iter().filter(|pair| pair.link == Link::Ends) {
@@ -421,8 +422,8 @@ impl<'a> Builder<'a> {
         left
     }
 
-    /// The rows of attempts that a proxy between answered: by time alone, and only where both accounts list what
-    /// completed.
+    /// The rows of attempts that a proxy between answered: by time alone, and only where both accounts list
+    /// what completed.
     fn between(&mut self) {
         if !self.accounts.iter().all(|account| account.lists_completions) {
             return;
@@ -463,8 +464,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The responders' addresses of whose attempts the far account would have some, by [`Which`] is near; an empty
-    /// set where nothing tells.
+    /// The responders' addresses of whose attempts the far account would have some, by [`Which`] is near; an
+    /// empty set where nothing tells.
     fn known_services(&self) -> [BTreeSet<IpAddr>; 2] {
         let mut known = <[BTreeSet<IpAddr>; 2]>::default();
         for row in self.rows.iter().filter(|row| row.only().is_none()) {

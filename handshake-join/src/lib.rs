@@ -1,6 +1,6 @@
-//! Joins two accounts of the same attempts, taken at two places, by the sequence numbers, which address translation
-//! leaves as they are. What one account cannot say, both say together: between which of the two places a segment
-//! was lost.
+//! Joins two accounts of the same attempts, taken at two places, by the sequence numbers, which address
+//! translation leaves as they are. What one account cannot say, both say together: between which of the two
+//! places a segment was lost.
 //!
 //! ```text
 //! files            the files of an account, and the memory that they may take

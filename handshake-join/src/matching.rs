@@ -1,8 +1,8 @@
 //! Which attempt of one account is which of the other.
 //!
-//! Sequence numbers pass address translation, so J and K name an attempt at any place. Of a million attempts some
-//! have the same J by chance, or because who forged them took one number for all: K, the ends and the time tell
-//! these apart. Each pass joins by a key, two sorted lists at a time.
+//! Sequence numbers pass address translation, so J and K name an attempt at any place. Of a million attempts
+//! some have the same J by chance, or because who forged them took one number for all: K, the ends and the
+//! time tell these apart. Each pass joins by a key, two sorted lists at a time.
 
 use crate::attempt::{Attempt, End};
 
@@ -106,8 +106,8 @@ impl<'a> Matching<'a> {
         left
     }
 
-    /// Joins those that have a key in common and fit; where it is known how far the second clock is ahead, only
-    /// those that began at one time.
+    /// Joins those that have a key in common and fit; where it is known how far the second clock is ahead,
+    /// only those that began at one time.
     fn join<K: Ord>(
         &mut self,
         key: impl Fn(&Attempt) -> Option<K>,
@@ -162,8 +162,8 @@ impl<'a> Matching<'a> {
         later(self.accounts[0][first as usize].started_ns, self.accounts[1][second as usize].started_ns)
     }
 
-    /// How far the second clock is ahead by most of those that a key names once in each account. By chance their
-    /// differences would be anywhere.
+    /// How far the second clock is ahead by most of those that a key names once in each account. By chance
+    /// their differences would be anywhere.
     fn densest<K: Ord>(&self, key: impl Fn(&Attempt) -> K) -> Option<i64> {
         let [first, second] = [0, 1].map(|account| {
             let attempts = self.accounts[account];

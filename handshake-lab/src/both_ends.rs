@@ -1,5 +1,5 @@
-//! Faults at five hosts in a row, with and without address translation, and what two accounts of the same attempts
-//! say of them together.
+//! Faults at five hosts in a row, with and without address translation, and what two accounts of the same
+//! attempts say of them together.
 //!
 //! ```text
 //! client ── before ── router ── behind ── server
@@ -141,8 +141,8 @@ const SPOTS: [Spot; 6] = [
     },
 ];
 
-/// Makes so many attempts over each family beside each fault, and holds what each pair of accounts says of them against
-/// the spot of the fault. Returns the number of attempts.
+/// Makes so many attempts over each family beside each fault, and holds what each pair of accounts says of
+/// them against the spot of the fault. Returns the number of attempts.
 ///
 /// # Errors
 /// An attempt is said to be lost elsewhere, or the network cannot be made.
@@ -248,8 +248,8 @@ fn judge_rows(joined: &Joined, place: usize, attempts: usize, is_translated: boo
     Ok(())
 }
 
-/// Makes so many attempts over each family through haproxy at the router, and holds the join of client and server
-/// against them. Returns the number of attempts.
+/// Makes so many attempts over each family through haproxy at the router, and holds the join of client and
+/// server against them. Returns the number of attempts.
 ///
 /// # Errors
 /// An attempt is matched, or not said to be answered between; haproxy cannot be started.

@@ -1,4 +1,5 @@
-//! Four networks: two hosts on one segment, two hosts behind a router, five hosts in a row, and one host's loopback.
+//! Four networks: two hosts on one segment, two hosts behind a router, five hosts in a row, and one host's
+//! loopback.
 //!
 //! ```text
 //! Pair     client eth0 192.0.2.1 ───── 192.0.2.2 eth0 server

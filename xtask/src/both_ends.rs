@@ -1,5 +1,6 @@
-//! `cargo xtask both-ends`: makes faults at five hosts in a row, with and without address translation, and holds what
-//! `join` says of two accounts against them; then attempts through haproxy, and a million made ones.
+//! `cargo xtask both-ends`: makes faults at five hosts in a row, with and without address translation, and
+//! holds what `join` says of two accounts against them; then attempts through haproxy, and a million made
+//! ones.
 //!
 //! All traffic stays inside the namespaces made here, which are removed at the end.
 
@@ -25,8 +26,8 @@ pub(crate) struct Args {
     binary: Option<PathBuf>,
 }
 
-/// Runs the verb with handshake as built for the caller, through sudo where that is needed. Fails if an attempt is
-/// said to be lost elsewhere.
+/// Runs the verb with handshake as built for the caller, through sudo where that is needed. Fails if an
+/// attempt is said to be lost elsewhere.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
 }

@@ -162,7 +162,8 @@ fn clocks_that_agree_give_times_of_one_way() {
     assert!(matches!(joined.clocks.finding(), ClockFinding::Agree(error) if error.div_ceil(MS) == 20));
 }
 
-/// Hours apart, in both directions: the attempts are found, the difference is said, and no time of one way is.
+/// Hours apart, in both directions: the attempts are found, the difference is said, and no time of one way
+/// is.
 #[test]
 fn clocks_that_differ_by_hours_are_found() {
     const HOURS: i64 = 2 * 3_600_000_000_000;
@@ -210,7 +211,8 @@ fn a_clock_that_was_set_meanwhile_is_found() {
     assert!(joined.one_way.iter().all(|times| times.count() == 0));
 }
 
-/// The first SYN was lost between, and a repetition came: the times of what was repeated are no times of a way.
+/// The first SYN was lost between, and a repetition came: the times of what was repeated are no times of a
+/// way.
 #[test]
 fn a_repeated_segment_has_no_time_of_one_way() {
     let near = near().with("syn", 2).completed(K, 1_000 * MS, 1_001 * MS).without("syn_to_syn_ack_ns");

@@ -1,5 +1,5 @@
-//! What two accounts seem to say and do not: numbers that are alike by chance, accounts that lack something, and
-//! what answers between.
+//! What two accounts seem to say and do not: numbers that are alike by chance, accounts that lack something,
+//! and what answers between.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -98,8 +98,8 @@ fn a_flood_of_one_number_is_joined_by_its_ends() {
     assert!(translated.totals.matched <= 5_000);
 }
 
-/// An account that began later, ended sooner, or says that attempts have no line, does not prove that a SYN did not
-/// come. One that is inexact says so.
+/// An account that began later, ended sooner, or says that attempts have no line, does not prove that a SYN
+/// did not come. One that is inexact says so.
 #[test]
 fn what_an_account_lacks_is_not_taken_as_lost() {
     let near =
@@ -206,8 +206,8 @@ impl Totals {
     }
 }
 
-/// A firewall that randomises J leaves K; one that rewrites both leaves the ends, and a SYN+ACK that is lost behind it
-/// shows that it answers nothing itself.
+/// A firewall that randomises J leaves K; one that rewrites both leaves the ends, and a SYN+ACK that is lost
+/// behind it shows that it answers nothing itself.
 #[test]
 fn a_firewall_may_rewrite_numbers() {
     let time = |number: u32| i64::from(number) * SECOND;

@@ -11,8 +11,8 @@ use crate::report::OutputFormat;
 /// Options of `handshake join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The account of the client's side: what handshake wrote there as JSON; of a folder all files; - is standard
-    /// input
+    /// The account of the client's side: what handshake wrote there as JSON; of a folder all files; - is
+    /// standard input
     #[arg(value_name = "CLIENT")]
     pub(crate) client: PathBuf,
     /// The account of the server's side

@@ -1,5 +1,5 @@
-//! `handshake join`: joins two accounts of the same attempts by their sequence numbers, and says where they were
-//! lost.
+//! `handshake join`: joins two accounts of the same attempts by their sequence numbers, and says where they
+//! were lost.
 
 use std::io;
 use std::thread;
@@ -23,8 +23,8 @@ const UNKNOWN_FREE: u64 = 1 << 30;
 ///
 /// # Errors
 ///
-/// A file that is missing, unreadable or of another kind; both accounts are one; not enough memory; failures to
-/// write.
+/// A file that is missing, unreadable or of another kind; both accounts are one; not enough memory; failures
+/// to write.
 pub(crate) fn run(args: &JoinArgs) -> Result<u8, CommandError> {
     warn_of_variables();
     let [first, second] = args.files();

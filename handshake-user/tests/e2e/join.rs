@@ -1,5 +1,5 @@
-//! `handshake join`: what two accounts say together of faults whose spot is known, through every kind of address
-//! translation; through a proxy; and of accounts that each command writes.
+//! `handshake join`: what two accounts say together of faults whose spot is known, through every kind of
+//! address translation; through a proxy; and of accounts that each command writes.
 
 use std::fs;
 use std::path::Path as FilePath;
@@ -79,8 +79,8 @@ fn join(first: &FilePath, second: &FilePath) -> Result<Value> {
     Ok(sum)
 }
 
-/// `watch` and `check` at the client, `serve` at the server, and captures of both: any two say the same, whatever
-/// wrote them. A service's rows have no report, and that is said.
+/// `watch` and `check` at the client, `serve` at the server, and captures of both: any two say the same,
+/// whatever wrote them. A service's rows have no report, and that is said.
 #[test]
 fn accounts_of_every_command_are_joined() -> Result<()> {
     if skip_unless_privileged() || skip_without_tool("nft") || skip_without_tool("tcpdump") {

@@ -1,5 +1,5 @@
-//! Two joined accounts: what the attempts come to, and a ladder with three posts for each way in which they were
-//! lost:
+//! Two joined accounts: what the attempts come to, and a ladder with three posts for each way in which they
+//! were lost:
 //!
 //! ```text
 //! first     client.jsonl · 26 attempts · 12:03:41 UTC, 31 s · the initiators' side
@@ -324,7 +324,8 @@ fn spread(name: &str, times: &Times) -> Option<Piece> {
     Some(Piece::plain(format!("{name} p50 {}, p99 {}", p50?, p99?)))
 }
 
-/// A ladder with three posts: the place near the initiator, what is between, and the place near the responder.
+/// A ladder with three posts: the place near the initiator, what is between, and the place near the
+/// responder.
 struct Ladder<'a> {
     row: &'a Row,
     near: Option<&'a Attempt>,
@@ -360,29 +361,23 @@ impl<'a> Ladder<'a> {
         line(&mut out, self.style, "", &title, DOT);
         self.head(&mut out);
         self.rungs().iter().for_each(|rung| self.rung(&mut out, rung));
-        let numbers: Vec<Piece> = [("J", "K", self.near), ("J'", "K'", self.other_numbers())]
-            .into_iter()
-            .flat_map(|(j, k, of)| {
-                let of_k = of.and_then(Attempt::k).map(|number| format!("{k}={number}"));
-                [of.map(|of| format!("{j}={}", of.j)), of_k]
-            })
-            .flatten()
-            .map(Piece::plain)
-            .collect();
+        let numbers: Vec<Piece> = self.numbers().into_iter().map(Piece::plain).collect();
         line(&mut out, self.style, "numbers", &numbers, " ");
         out
     }
 
-    /// The attempt at the far place, where it has other numbers.
-    fn other_numbers(&self) -> Option<&'a Attempt> {
-        let has_others =
-            |near: &Attempt, far: &Attempt| near.j != far.j || far.k().is_some() && near.k() != far.k();
-        match (self.near, self.far) {
-            (Some(near), Some(far)) if !has_others(near, far) || near.k().is_none() && near.j == far.j => {
-                None
-            }
-            (_, far) => far,
-        }
+    /// J and K, and those at the far place where they are others.
+    fn numbers(&self) -> Vec<String> {
+        let named = |name: &str, number: Option<u32>| number.map(|number| format!("{name}={number}"));
+        let j = |of: Option<&Attempt>| of.map(|of| of.j);
+        let [near_k, far_k] = [self.near, self.far].map(|of| of.and_then(Attempt::k));
+        let is_other = self.row.outcome == Outcome::AnsweredBetween || self.row.is_rewritten;
+        let all = if is_other {
+            [("J", j(self.near)), ("K", near_k), ("J'", j(self.far)), ("K'", far_k)]
+        } else {
+            [("J", j(self.near.or(self.far))), ("K", near_k.or(far_k)), ("", None), ("", None)]
+        };
+        all.into_iter().filter_map(|(name, number)| named(name, number)).collect()
     }
 
     fn when(&self) -> String {

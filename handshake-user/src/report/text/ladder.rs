@@ -57,7 +57,8 @@ pub(crate) enum RungCertainty {
     Inferred,
 }
 
-/// The arrow between the rails with its label, if it has one. That of a segment that does not arrive ends half-way.
+/// The arrow between the rails with its label, if it has one. That of a segment that does not arrive ends
+/// half-way.
 pub(crate) fn shaft(
     label: &str,
     direction: RungDirection,
