@@ -89,12 +89,15 @@ const fn between(segment: &'static str) -> Said {
     Some(("lost_between", Some(segment)))
 }
 
+/// One of the five hosts.
+type Host = fn(&Row) -> &Namespace;
+
 /// A fault at one host. Each has a port of its own, so that all of them are in one account.
 struct Spot {
     name: &'static str,
     port: u16,
     /// Where it is, and at which hook.
-    host: Option<(fn(&Row) -> &Namespace, &'static str)>,
+    host: Option<(Host, &'static str)>,
     /// What is dropped, beside the port.
     rule: &'static str,
     /// What is said by the accounts of client and server, of client and router, and of router and server.
@@ -378,7 +381,8 @@ fn make(path: &FilePath, attempts: usize, is_server: bool) -> Result<()> {
     for number in 0..attempts {
         // Numbers as stacks draw them: by chance, some are the same.
         let mix = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (j, k) = ((mix ^ mix >> 29) as u32, (mix >> 32) as u32 ^ 0x5bd1_e995);
+        let [a, b, c, d, e, f, g, h] = (mix ^ mix >> 29).to_be_bytes();
+        let (j, k) = (u32::from_be_bytes([e, f, g, h]), u32::from_be_bytes([a, b, c, d]) ^ 0x5bd1_e995);
         let port = 1_024 + number % 60_000;
         let started = time(number, if is_server { 150_000 } else { 0 });
         let ended = time(number, 900_000);

@@ -889,6 +889,10 @@ mod tests {
                 "handshake serve --metrics-file hs.txt",
                 "--metrics-file hs.txt: its name must end in .prom, because node_exporter reads no other file; see 'handshake serve --help'",
             ),
+            (
+                "handshake check --flows -- true",
+                "--flows lists the flows in the JSON report: it needs --report FILE or -o json; see 'handshake check --help'",
+            ),
             ("handshake --wait", "--wait needs the names of -i to wait for; see 'handshake --help'"),
         ];
         for (words, expected) in table {

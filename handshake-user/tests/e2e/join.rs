@@ -7,13 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::agent::Agent;
-use handshake_lab::both_ends::{self, Translation};
+use handshake_lab::both_ends::{self, Accounts, Translation};
 use handshake_lab::faults::drop_by;
 use handshake_lab::tap::Dump;
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Pair, process, schema, skip_unless_privileged, skip_without_tool};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::HANDSHAKE;
 use crate::network::TIMEOUT;
@@ -135,6 +135,49 @@ fn accounts_of_every_command_are_joined() -> Result<()> {
         ensure!(join(first, &replayed[1])?["exact"] == true);
         let of_rows = join(first, &rows)?;
         ensure!(of_rows["inexact"][0]["reason"] == "no_report", "{of_rows:#}");
+    }
+    Ok(())
+}
+
+/// An attempt to a server's port 443 that was not answered, and a report.
+fn account(client: &str, number: u32, second: u32) -> String {
+    let time = |second: u32| format!("2026-03-01T12:03:{second:02}.000000000Z");
+    let flow = json!({
+        "type": "flow", "protocol": "tcp", "initiator": {"address": client, "port": 40_000},
+        "responder": {"address": "10.0.0.2", "port": 443}, "verdict": "half_open", "cause": "no_syn_ack",
+        "isn_initiator": number, "syn": 1, "syn_ack": 0, "started": time(second),
+    });
+    let report = json!({
+        "type": "report", "schema": 1, "from": time(0), "to": time(59), "inexact": [],
+        "tcp": {"attempts": 1, "completed": 0},
+    });
+    format!("{flow}\n{report}\n")
+}
+
+/// Accounts of nothing in common are no error, and an account beside itself is one. Memory is refused beforehand.
+#[test]
+fn what_cannot_be_joined_says_so() -> Result<()> {
+    let near = account("10.0.0.1", 7, 1);
+    let code = |second: &str, words: &[&str]| -> Result<(Option<i32>, String)> {
+        let accounts = Accounts::new(&near, second)?;
+        let mut command = Command::new(HANDSHAKE);
+        let output = process::output(command.arg("join").args(accounts.paths()).args(words))?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    };
+    ensure!(code(&account("10.9.9.9", 7, 1), &[])?.0 == Some(0), "through a translation");
+    // The other place would have seen it.
+    ensure!(code(&account("10.0.0.1", 8, 1), &[])?.0 == Some(0), "the SYN was lost between");
+    let late = account("10.0.0.1", 8, 30).replace("12:03:00", "12:03:29");
+    ensure!(code(&late, &[])?.0 == Some(3), "it did not look at that time");
+    for (second, words, wanted, said) in [
+        (near.as_str(), &[][..], 2, "are the same account"),
+        ("{}\n", &[], 2, "neither an attempt nor a report"),
+        (&late.replace("\"schema\":1", "\"schema\":2"), &[], 2, "schema 2"),
+        (&late, &["--max-memory", "1M"], 4, "name fewer files"),
+        (&late, &["--first", "/nonexistent"], 2, "cannot read /nonexistent"),
+    ] {
+        let (code, stderr) = code(second, words)?;
+        ensure!(code == Some(wanted) && stderr.contains(said), "{said}: {code:?} {stderr}");
     }
     Ok(())
 }

@@ -54,17 +54,16 @@ pub(crate) fn draw_join(joined: &Joined, style: Style) -> String {
     }
     attempts(&mut out, joined, style);
     let found = found(joined);
-    for (kind, (count, row)) in &found {
-        lost(&mut out, joined, (*kind, *count, row), style);
-    }
+    found.iter().for_each(|found| lost(&mut out, joined, found, style));
     undecided(&mut out, joined, style);
     translations(&mut out, joined, style);
     clocks(&mut out, joined, style);
     if !joined.tells() {
         line(&mut out, style, "nothing", &words(NOTHING), " ");
     }
-    let is_drawn = |kind: &Kind| kind.outcome != Outcome::Completed || found.len() == 1;
-    for (_, (_, row)) in found.iter().filter(|(kind, _)| is_drawn(kind)) {
+    let is_alone = found.len() == 1;
+    for Found { row, .. } in found.iter().filter(|found| is_alone || found.kind.outcome != Outcome::Completed)
+    {
         out.push('\n');
         out.push_str(&Ladder::of(joined, row, style).draw());
     }
@@ -196,19 +195,25 @@ impl Kind {
     }
 }
 
-/// How many attempts came out in each way, with the first of them.
-fn found(joined: &Joined) -> Vec<(Kind, (u64, &Row))> {
-    let mut found: BTreeMap<(u8, u8), (Kind, (u64, &Row))> = BTreeMap::new();
+/// How many attempts came out in a way, and the first of them.
+struct Found<'a> {
+    kind: Kind,
+    count: u64,
+    row: &'a Row,
+}
+
+fn found(joined: &Joined) -> Vec<Found<'_>> {
+    let mut found: BTreeMap<(u8, u8), Found<'_>> = BTreeMap::new();
     for row in &joined.rows {
         let kind = Kind { outcome: row.outcome, near: row.near };
         if !matches!(row.outcome, Outcome::Undecided(_) | Outcome::Alone) {
-            found.entry(kind.rank()).or_insert((kind, (0, row))).1.0 += 1;
+            found.entry(kind.rank()).or_insert(Found { kind, count: 0, row }).count += 1;
         }
     }
     found.into_values().collect()
 }
 
-fn lost(out: &mut String, joined: &Joined, (kind, count, row): (Kind, u64, &Row), style: Style) {
+fn lost(out: &mut String, joined: &Joined, Found { kind, count, row }: &Found<'_>, style: Style) {
     let (label, said) = match kind.outcome {
         Outcome::LostBetween(segment) => ("lost", lost_between(joined, row, segment)),
         Outcome::LostIn(which) => ("lost", lost_in(joined, row, which == kind.near)),
@@ -220,7 +225,7 @@ fn lost(out: &mut String, joined: &Joined, (kind, count, row): (Kind, u64, &Row)
         Outcome::Ended(verdict) => ("ended", verdict.name().to_owned()),
         Outcome::Completed | Outcome::Undecided(_) | Outcome::Alone => return,
     };
-    let count = Piece::new(group(count), TextTone::Strong);
+    let count = Piece::new(group(*count), TextTone::Strong);
     let pieces: Vec<Piece> = std::iter::once(count).chain(words(&said)).collect();
     line(out, style, label, &pieces, " ");
 }
