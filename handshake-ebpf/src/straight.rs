@@ -73,7 +73,10 @@ macro_rules! begins {
             }
             let is_done = engine::$step::<_, Slot4>(&kernel, &packet);
             if is_done {
-                engine::count_class(&kernel, &Packet { class: $class as u8, family: Family::V4 as u8, ..packet });
+                engine::count_class(
+                    &kernel,
+                    &Packet { class: $class as u8, family: Family::V4 as u8, ..packet },
+                );
             }
             i32::from(is_done)
         }

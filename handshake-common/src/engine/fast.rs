@@ -80,8 +80,7 @@ impl<P: Platform> Lookup<'_, P> {
         let Some((slot, _, tag)) = self.find_where::<S>(fits) else { return false };
         if is_straight && tag.is_in(ANSWERED) {
             cold_path();
-            return self.responder_bit(tag) == 0
-                && self.platform.complete_straight(self.packet, slot, tag);
+            return self.responder_bit(tag) == 0 && self.platform.complete_straight(self.packet, slot, tag);
         }
         self.count_only(slot, tag)
     }

@@ -135,9 +135,7 @@ impl<P: Platform> Lookup<'_, P> {
         let is_same = if is_free {
             tag.is_free()
         } else {
-            !tag.is_locked()
-                && place.is_of(tag)
-                && worth == Worth::HalfOpenNoSynAck as u32
+            !tag.is_locked() && place.is_of(tag) && worth == Worth::HalfOpenNoSynAck as u32
         };
         if !is_same || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
             return false;

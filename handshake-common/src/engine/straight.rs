@@ -51,7 +51,9 @@ pub fn open_straight<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bo
 /// Answers an attempt by a SYN+ACK.
 #[inline(always)]
 pub fn answer_straight<P: Platform, S: Table>(platform: &P, packet: &Packet) -> bool {
-    is_simple(packet, 0) && !has_detours(platform.config(), 0) && Lookup::of::<S>(platform, packet, false).answer_straight::<S>()
+    is_simple(packet, 0)
+        && !has_detours(platform.config(), 0)
+        && Lookup::of::<S>(platform, packet, false).answer_straight::<S>()
 }
 
 /// Completes the attempt in a slot by an ACK of its initiator, which was found there under this tag.
@@ -64,8 +66,16 @@ pub fn complete_straight<P: Platform, S: Table>(platform: &P, packet: &Packet, s
     // The key was found under this tag: it need not be put in order again.
     let key = FlowKey { low: [0; 4], high: [0; 4], ports: 0, udp: false };
     let (config, jiffies) = (platform.config(), platform.jiffies());
-    let lookup =
-        Lookup { platform, config, packet, key, end: End::LOW, jiffies, request_port: 0, rowless: Cell::new(0) };
+    let lookup = Lookup {
+        platform,
+        config,
+        packet,
+        key,
+        end: End::LOW,
+        jiffies,
+        request_port: 0,
+        rowless: Cell::new(0),
+    };
     lookup.complete_straight(slot, tag)
 }
 
@@ -142,8 +152,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             return false;
         }
         let key = ServiceKey::new(self.packet.source, self.packet.source_port, wire::TCP, S::FAMILY as u8);
-        let is_done = slot.holds(&self.key)
-            && self.go_straight(slot, tag, State::SynSent, &key);
+        let is_done = slot.holds(&self.key) && self.go_straight(slot, tag, State::SynSent, &key);
         if !is_done {
             slot.tag().swap(tag.0);
         }
