@@ -16,6 +16,7 @@
 //!          └─ record   splits the input into records (`classic` uses it too)
 //!             └─ stream   the bytes of the input in order
 //!                └─ decompress   gzip, zstd, xz, bzip2 and lz4
+//! unpacked          a file of any kind, decompressed (over `stream`)
 //! squeeze           shortens the pauses in a capture
 //! ```
 //!
@@ -40,9 +41,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod unpacked;
 
 pub use condition::{ClockSteps, Condition, OutOfOrder};
 pub use error::{CaptureError, Warning};
 pub use merge::{Captures, Progress};
 pub use reader::{Capture, CaptureLosses, CapturedPacket};
 pub use squeeze::Squeeze;
+pub use unpacked::Unpacked;

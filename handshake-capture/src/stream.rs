@@ -84,6 +84,23 @@ impl StreamWindow {
         }
     }
 
+    /// Whether the input is compressed.
+    pub(crate) fn is_packed(&self) -> bool {
+        !self.codecs.is_empty()
+    }
+
+    /// Reads on, first what the window holds.
+    pub(crate) fn read_into(&mut self, buffer: &mut [u8]) -> Result<usize, Stop> {
+        let length = self.rest().len().min(buffer.len());
+        if length != 0 {
+            buffer[..length].copy_from_slice(self.take(length));
+            return Ok(length);
+        }
+        self.source.read(buffer).map_err(|error| {
+            if error.kind() == ErrorKind::Interrupted { Stop::Failed(error) } else { self.stop(error) }
+        })
+    }
+
     /// Bytes of the file that have been read.
     pub(crate) fn consumed(&self) -> u64 {
         self.state.bytes.load(Relaxed)

@@ -5,6 +5,7 @@
 //! duel                 random conversations with a listening socket, judged by its kernel
 //! churn                interfaces that come and go under traffic
 //! collectors           what is exported, held against what real receivers take
+//! both_ends            faults at five spots, and what two accounts say of them together
 //! faults               faults with a known owner, asked about from three seats
 //! demo                 traffic of every kind, and the verdicts expected for it
 //! fleet                a thousand nodes behind one Prometheus, and their rows in ClickHouse
@@ -17,7 +18,7 @@
 //! ├─ collector         a server that keeps what is posted to it
 //! ├─ books             checks the identities that hold in every report;  schema  its names and types
 //! │
-//! ├─ topology          the three networks, as a `Path` from client to server
+//! ├─ topology          the four networks, as a `Path` from client to server
 //! ├─ prometheus        a server that scrapes, asked by its API
 //! ├─ tuntap            a wire of tun or tap devices in the place of a cable
 //! ├─ bpf               foreign programs on the same hooks, loaded by bpf(2)
@@ -31,6 +32,7 @@
 
 pub mod agent;
 pub mod books;
+pub mod both_ends;
 pub mod bpf;
 pub mod census;
 pub mod churn;
@@ -67,4 +69,4 @@ pub use privilege::{
     library_or_skip, python_or_skip, skip_unless_found, skip_unless_privileged, skip_without_tool,
 };
 pub use process::Process;
-pub use topology::{FAMILIES, Loopback, Pair, Path, Routed};
+pub use topology::{FAMILIES, Loopback, Pair, Path, Routed, Row};

@@ -18,7 +18,7 @@ static SCHEMAS: LazyLock<Result<Vec<(&str, Value)>>> = LazyLock::new(|| {
         let text = fs::read_to_string(folder.join(format!("{name}.json")))?;
         Ok((name, serde_json::from_str(&text)?))
     };
-    ["report", "flow", "diff", "why"].into_iter().map(read).collect()
+    ["report", "flow", "diff", "why", "join", "joined"].into_iter().map(read).collect()
 });
 
 /// Checks an object that was written.

@@ -1,4 +1,5 @@
-//! Three networks: two hosts on one segment, two hosts behind a router, and one host's loopback.
+//! Four networks: two hosts on one segment, two hosts behind a router, five hosts in a row, and one host's
+//! loopback.
 //!
 //! ```text
 //! Pair     client eth0 192.0.2.1 ───── 192.0.2.2 eth0 server
@@ -242,6 +243,91 @@ impl Routed {
         let macs = [CLIENT_MAC, ROUTER_MAC];
         let destination = pick(family, [203, 0, 113, 2], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 2]);
         from_client(family, &self.client, &self.server, macs, destination)
+    }
+}
+
+/// Five hosts in a row: a client, three routers, and a server.
+///
+/// ```text
+/// client ── before ── router ── behind ── server
+/// ```
+#[derive(Debug)]
+pub struct Row {
+    /// The host with 192.0.2.1 and 2001:db8::1.
+    pub client: Namespace,
+    /// The router on the client's side.
+    pub before: Namespace,
+    /// The router in the middle, which may translate; towards the server it is 198.18.2.1 and 2001:db8:12::1.
+    pub router: Namespace,
+    /// The router on the server's side.
+    pub behind: Namespace,
+    /// The host with 203.0.113.2 and 2001:db8:1::2.
+    pub server: Namespace,
+}
+
+impl Row {
+    /// The middle router's addresses on its client's side.
+    pub const NEAR_ROUTER: [&str; 2] = ["198.18.1.2", "2001:db8:11::2"];
+    /// Addresses that no host has, beside the server's: what is sent there comes to the router.
+    pub const UNOWNED: [&str; 2] = ["203.0.113.100", "2001:db8:1::100"];
+
+    /// Creates the hosts.
+    ///
+    /// # Errors
+    /// iproute2 fails.
+    pub fn new() -> Result<Self> {
+        let [client, before, router] = [Namespace::new()?, Namespace::new()?, Namespace::new()?];
+        let [behind, server] = [Namespace::new()?, Namespace::new()?];
+        for host in [&before, &router, &behind] {
+            host.forward()?;
+        }
+        let links = [
+            (&client, "eth0", "192.0.2.1/24 2001:db8::1/64", &before, "192.0.2.254/24 2001:db8::fe/64"),
+            (&before, "eth1", "198.18.1.1/24 2001:db8:11::1/64", &router, "198.18.1.2/24 2001:db8:11::2/64"),
+            (&router, "eth1", "198.18.2.1/24 2001:db8:12::1/64", &behind, "198.18.2.2/24 2001:db8:12::2/64"),
+            (
+                &behind,
+                "eth1",
+                "203.0.113.254/24 2001:db8:1::fe/64",
+                &server,
+                "203.0.113.2/24 2001:db8:1::2/64",
+            ),
+        ];
+        for (near, device, near_addresses, far, far_addresses) in links {
+            let peer = far.name();
+            near.ip(&[&format!("link add {device} type veth peer name eth0 netns {peer}")])?;
+            // A router asks for a neighbour from a link-local address, and namespaces make none.
+            let ends =
+                [(near, device, near_addresses, "fe80::1/64"), (far, DEVICE, far_addresses, "fe80::2/64")];
+            for (host, device, addresses, local) in ends {
+                let addresses = format!("{addresses} {local}");
+                let lines: Vec<String> = addresses
+                    .split(' ')
+                    .map(|address| format!("addr add {address} dev {device} nodad"))
+                    .collect();
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                host.ip(&[&format!("link set {device} up")])?;
+                host.ip(&lines)?;
+            }
+        }
+        client.ip(&["route add default via 192.0.2.254", "route add default via 2001:db8::fe"])?;
+        before.ip(&["route add default via 198.18.1.2", "route add default via 2001:db8:11::2"])?;
+        router.ip(&[
+            "route add 192.0.2.0/24 via 198.18.1.1",
+            "route add 2001:db8::/64 via 2001:db8:11::1",
+            "route add default via 198.18.2.2",
+            "route add default via 2001:db8:12::2",
+        ])?;
+        behind.ip(&["route add default via 198.18.2.1", "route add default via 2001:db8:12::1"])?;
+        server.ip(&["route add default via 203.0.113.254", "route add default via 2001:db8:1::fe"])?;
+        Ok(Self { client, before, router, behind, server })
+    }
+
+    /// The path from the client to the server.
+    #[must_use]
+    pub fn path(&self, family: Family) -> Path<'_> {
+        let destination = pick(family, [203, 0, 113, 2], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 2]);
+        from_client(family, &self.client, &self.server, [CLIENT_MAC, SERVER_MAC], destination)
     }
 }
 

@@ -2,6 +2,7 @@
 //! the commands that it starts.
 
 mod help;
+mod join;
 mod serve;
 mod usage;
 mod why;
@@ -23,6 +24,7 @@ use crate::number::bytes;
 use crate::report::OutputFormat;
 use handshake_export::events::EventChoice;
 
+pub(crate) use join::JoinArgs;
 pub(crate) use serve::{Listen, ServeArgs, with_file};
 use usage::{explained, refuse_if, usage};
 pub(crate) use usage::{misspelt, one_line};
@@ -86,6 +88,9 @@ pub(crate) enum Command {
     /// Compare two JSON reports; with expectations, by the exit code
     #[command(after_help = help::DIFF)]
     Diff(DiffArgs),
+    /// Join what two places saw of the same attempts: where was it lost?
+    #[command(after_help = help::JOIN)]
+    Join(JoinArgs),
     /// Run a capture through the same engine, without privileges
     #[command(after_help = help::REPLAY)]
     Replay(ReplayArgs),
@@ -227,6 +232,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, env = "HANDSHAKE_ALLOW_NOTHING", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = None::<&str>)]
     pub(crate) allow_nothing: bool,
+    /// List the flows in the JSON report
+    #[arg(long, env = "HANDSHAKE_FLOWS", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = None::<&str>)]
+    pub(crate) flows: bool,
     /// Do not fail the check when the command fails
     #[arg(long, env = "HANDSHAKE_IGNORE_STATUS", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Command")]
@@ -525,7 +534,7 @@ impl Command {
             Self::Why(why) => why.scope.verbosity.verbose,
             Self::Serve(serve) => serve.scope.verbosity.verbose,
             Self::Check(check) => check.scope.verbosity.verbose,
-            Self::Diff(_) | Self::Generate(_) => 0,
+            Self::Diff(_) | Self::Join(_) | Self::Generate(_) => 0,
             Self::Doctor(doctor) => doctor.verbosity.verbose,
         }
     }
@@ -626,7 +635,7 @@ fn parsed(words: &[OsString]) -> Result<Command, clap::Error> {
             check_rules(&replay.rules)?;
             check_compat(replay)?;
         }
-        Command::Diff(_) | Command::Generate(_) => {}
+        Command::Diff(_) | Command::Join(_) | Command::Generate(_) => {}
         Command::Doctor(doctor) => check_interfaces(&doctor.interfaces)?,
     }
     Ok(command)
@@ -637,7 +646,7 @@ pub(crate) fn definition() -> clap::Command {
     const FAMILIES: [(&str, &[&str]); 4] = [
         ("Now", &["watch", "why", "serve"]),
         ("Judge", &["check", "diff"]),
-        ("Past", &["replay"]),
+        ("Past", &["replay", "join"]),
         ("Besides", &["doctor", "help"]),
     ];
     let command = CommandLine::command();
@@ -712,6 +721,9 @@ fn check_check(check: &CheckArgs) -> Result<(), clap::Error> {
     refuse_if(!alone && check.format != OutputFormat::Text, || {
         "--output: stdout belongs to the command; use --report FILE for the JSON report".to_owned()
     })?;
+    refuse_if(check.flows && check.report.is_none() && check.format == OutputFormat::Text, || {
+        "--flows lists the flows in the JSON report: it needs --report FILE or -o json".to_owned()
+    })?;
     refuse_if(check.ignore_status && check.propagate, || {
         "--ignore-status and --propagate contradict each other".to_owned()
     })
@@ -731,7 +743,7 @@ mod tests {
     use handshake_common::abi::MAX_INTERFACES;
 
     use super::{Command, EventChoice, HookChoice, OutputFormat, WatchArgs, one_line, parse_from};
-    use crate::testing::{CHECK, JSON, REPLAY, SERVE, TERMINAL, code};
+    use crate::testing::{CHECK, JOIN, JSON, REPLAY, SERVE, TERMINAL, code};
 
     #[test]
     fn the_definition_passes_claps_own_check() {
@@ -750,11 +762,11 @@ mod tests {
             let words = code(page).into_iter().flat_map(str::split_whitespace);
             words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_owned).collect()
         };
-        for page in [JSON, TERMINAL, CHECK, REPLAY, SERVE] {
+        for page in [JSON, TERMINAL, CHECK, REPLAY, SERVE, JOIN] {
             let unknown: Vec<String> = named(page).difference(&all).cloned().collect();
             assert!(unknown.is_empty(), "there is no {unknown:?}");
         }
-        for (name, page) in [("replay", REPLAY), ("check", CHECK)] {
+        for (name, page) in [("replay", REPLAY), ("check", CHECK), ("join", JOIN)] {
             let of = command.find_subcommand(name).map(options).unwrap_or_default();
             let everywhere = ["--verbose", "--output"].map(str::to_owned).into();
             let missing: Vec<String> = (&(&of - &named(page)) - &everywhere).into_iter().collect();
@@ -882,6 +894,10 @@ mod tests {
                 "handshake serve --metrics-file hs.txt",
                 "--metrics-file hs.txt: its name must end in .prom, because node_exporter reads no other file; see 'handshake serve --help'",
             ),
+            (
+                "handshake check --flows -- true",
+                "--flows lists the flows in the JSON report: it needs --report FILE or -o json; see 'handshake check --help'",
+            ),
             ("handshake --wait", "--wait needs the names of -i to wait for; see 'handshake --help'"),
         ];
         for (words, expected) in table {
@@ -910,7 +926,7 @@ mod tests {
         let mut command = super::definition().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());
-        for name in ["watch", "why", "serve", "check", "diff", "replay", "doctor"] {
+        for name in ["watch", "why", "serve", "check", "diff", "replay", "join", "doctor"] {
             let sub = command.find_subcommand_mut(name).expect("it was just listed");
             insta::assert_snapshot!(format!("help_{name}"), sub.render_long_help());
         }

@@ -5,6 +5,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 mod github;
+pub(crate) mod join;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod watch;

@@ -53,6 +53,9 @@ pub(crate) enum CommandError {
     /// The check cannot be run.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// Two accounts cannot be joined.
+    #[error(transparent)]
+    Join(#[from] handshake_join::JoinError),
     /// The file of `--config` cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -92,7 +95,8 @@ impl CommandError {
         match self {
             Self::Agent(error) => agent_code(error),
             Self::Check(error) => check_code(error),
-            Self::Config(_) | Self::ReportFile { .. } | Self::NoTerminal => 2,
+            Self::Join(error) if error.is_out_of_memory() => 4,
+            Self::Join(_) | Self::Config(_) | Self::ReportFile { .. } | Self::NoTerminal => 2,
             Self::Output { .. } => 4,
         }
     }
@@ -102,6 +106,7 @@ impl CommandError {
         match self {
             Self::Agent(error) => error.kernel_words(),
             Self::Check(_)
+            | Self::Join(_)
             | Self::Config(_)
             | Self::NoTerminal
             | Self::ReportFile { .. }

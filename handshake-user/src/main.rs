@@ -1,7 +1,7 @@
 //! The command `handshake`: the command line, what it runs, and the exit code.
 //!
 //! ```text
-//! cli ─▶ command/{watch, why, serve, check, diff, replay, doctor} ─▶ handshake-agent
+//! cli ─▶ command/{watch, why, serve, check, diff, join, replay, doctor} ─▶ handshake-agent
 //!                   │
 //!                   ├──▶ tui            the live terminal
 //!                   ├──▶ errand         what a service has its helper do
@@ -49,7 +49,9 @@ use std::process::ExitCode;
 
 use check::CheckError;
 use cli::Command;
-use command::{check as checking, diff, doctor, generate, replay, serve as serving, watch, why as asking};
+use command::{
+    check as checking, diff, doctor, generate, join, replay, serve as serving, watch, why as asking,
+};
 use console::{say, say_lines};
 use error::CommandError;
 use output::{Output, Target};
@@ -73,6 +75,7 @@ fn run() -> u8 {
         Command::Serve(args) => serving::run(args),
         Command::Check(args) => checking::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Join(args) => join::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
@@ -105,6 +108,7 @@ fn complain(error: &CommandError, verbose: u8) {
         CommandError::Check(CheckError::Expectation(_)) => say_lines(&error.to_string()),
         CommandError::Check(_)
         | CommandError::Agent(_)
+        | CommandError::Join(_)
         | CommandError::Config(_)
         | CommandError::NoTerminal
         | CommandError::ReportFile { .. }

@@ -121,7 +121,7 @@ pub(crate) fn write_report(
     }
 }
 
-/// Writes the report of a check with its expectations.
+/// Writes the report of a check with its expectations; as JSON with the flows if there are any to list.
 ///
 /// # Errors
 ///
@@ -131,6 +131,7 @@ pub(crate) fn write_check(
     format: OutputFormat,
     snapshot: &Snapshot,
     checked: &Checked<'_>,
+    flows: Option<&[Flow]>,
     style: Style,
 ) -> io::Result<()> {
     match format {
@@ -139,6 +140,6 @@ pub(crate) fn write_check(
             out.write_all(report.as_bytes())?;
             out.write_all(text::draw_check(checked, &report, style).as_bytes())
         }
-        OutputFormat::Json | OutputFormat::Jsonl => json::write_check(out, snapshot, checked),
+        OutputFormat::Json | OutputFormat::Jsonl => json::write_check(out, snapshot, checked, flows),
     }
 }

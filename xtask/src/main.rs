@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bench;
+mod both_ends;
 mod build_ebpf;
 mod churn;
 mod collectors;
@@ -35,6 +36,7 @@ use clap::Parser;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Verb {
     Bench(bench::Args),
+    BothEnds(both_ends::Args),
     BuildEbpf(build_ebpf::Args),
     Churn(churn::Args),
     Collectors(collectors::Args),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let result = match Verb::parse() {
         Verb::Bench(args) => bench::run(&args).map(done),
+        Verb::BothEnds(args) => both_ends::run(&args),
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(done),
         Verb::Churn(args) => churn::run(&args),
         Verb::Collectors(args) => collectors::run(&args),

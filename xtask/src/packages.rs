@@ -5,10 +5,11 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// Packages for `cargo xtask test`, each with its use.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("bpftool", "tests compare the kernel's data on programs and maps with handshake's"),
     ("curl", "a client that was not written for these tests"),
     ("ethtool", "counts the frames that reached a veth, switches offloads"),
+    ("haproxy", "a proxy that answers in the place of a server"),
     ("iproute2", "network namespaces, veth pairs, foreign programs on a hook"),
     ("iptables", "rules of nftables as iptables-nft writes them"),
     ("libcap2-bin", "setcap gives a file capabilities"),

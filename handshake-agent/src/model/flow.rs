@@ -244,6 +244,13 @@ impl Flow {
         self.tcp().filter(is_known).map(|tcp| tcp.isn_responder)
     }
 
+    /// The K of another SYN+ACK of the same attempt, where there are two.
+    #[must_use]
+    pub fn other_isn_responder(&self) -> Option<u32> {
+        let has_two = self.record.state.is_attempt() && self.record.flags & tag::OTHER_J == tag::SECOND_K;
+        self.tcp().filter(|_| has_two).map(|tcp| tcp.other_ack)
+    }
+
     /// SYNs of the attempt that were sent again.
     #[must_use]
     pub fn syn_retransmits(&self) -> u8 {

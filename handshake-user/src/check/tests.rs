@@ -293,7 +293,7 @@ fn a_value_that_may_be_several_is_shown_by_its_ends() {
         "{drawn}"
     );
     let mut out = Vec::new();
-    write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
+    write_check(&mut out, &checked.window.settled, &checked, None).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     let [range, known] = [0, 1].map(|at| &report["expectations"][at]);
     assert!(range["measured"].is_null() && range["at_least"].as_f64() < range["at_most"].as_f64(), "{range}");
@@ -321,7 +321,7 @@ fn json_has_expectations_command_and_kernel() {
     });
     let checked = Checked { window, judged, command, account, code: 1 };
     let mut out = Vec::new();
-    write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
+    write_check(&mut out, &checked.window.settled, &checked, None).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     assert!(report["type"] == "report" && report["tcp"]["completed"] == 1_204, "{report}");
     assert!(
@@ -346,7 +346,7 @@ fn times_of_a_check_are_told_by_one_clock() {
     let account = Some(NetAccount { counts: nothing, within: nothing, completed: None, attempts: 0 });
     let checked = Checked { window, judged: Vec::new(), command: Some(ended), account, code: 0 };
     let mut out = Vec::new();
-    write_check(&mut out, &checked.window.settled, &checked).expect("memory takes everything");
+    write_check(&mut out, &checked.window.settled, &checked, None).expect("memory takes everything");
     let report: serde_json::Value = serde_json::from_slice(&out).expect("an object");
     let (command, kernel) = (&report["command"], &report["kernel"]);
     let times = [&report["from"], &command["started"], &command["ended"], &report["to"]];

@@ -12,6 +12,7 @@ Examples:
                                            check what a load does on the wire
   handshake replay capture.pcapng --flows  read a capture, without privileges
   handshake diff old.json new.json         what changed between two reports
+  handshake join client.jsonl server.jsonl where was it lost between two hosts?
 
 Exit codes:
   0  done                                     3  inconclusive: data was lost
@@ -118,6 +119,24 @@ Examples:
 Exit codes:
   0  done                                  4  cannot write
   2  usage, or an unreadable capture";
+
+pub(super) const JOIN: &str = "\
+Each host's account is taken meanwhile, at the same time, by one command:
+  handshake -i eth0 --port 443 -o jsonl --events all --flows > client.jsonl
+
+Sequence numbers pass address translation, so they say which attempt of one
+account is which of the other. Captures make accounts too:
+  handshake replay client.pcap -o jsonl --flows > client.jsonl
+
+Examples:
+  handshake join client.jsonl server.jsonl
+  handshake join client.jsonl server.jsonl -o json --flows
+                                 an object an attempt, and one of all
+  handshake join client/ server/ all files of two folders, packed or not
+
+Exit codes:
+  0  joined                      3  no attempt is in both accounts
+  2  usage, or unreadable files  4  not enough memory, or cannot write";
 
 pub(super) const DOCTOR: &str = "\
 Examples:

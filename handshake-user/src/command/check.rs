@@ -155,6 +155,7 @@ impl CheckInProgress<'_> {
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, self.args, &ending));
         let mut checked = Checked { window, judged, command, account, code: 0 };
         let Self { args, session, signals, checkee, zone, .. } = self;
+        let flows = args.flows.then(|| session.flows());
         drop(session);
         // From here on a signal ends the process.
         let ending = signals.release().await.map_or(ending, CheckEnding::Interrupted);
@@ -164,7 +165,7 @@ impl CheckInProgress<'_> {
             say(&lost.to_string());
         }
         let patience = if is_interrupted { Patience::ENDING } else { Patience::Endless };
-        let shown = show(args, (checkee.is_some(), zone), &checked, files, patience);
+        let shown = show(args, (checkee.is_some(), zone), (&checked, flows.as_deref()), files, patience);
         match shown {
             Err(error) if is_interrupted => say(&error.to_string()),
             shown => shown?,
@@ -311,7 +312,7 @@ impl ResultFiles {
     fn write(
         mut self,
         shown: &Snapshot,
-        checked: &Checked<'_>,
+        (checked, flows): (&Checked<'_>, Option<&[Flow]>),
         result: &GateResult,
         patience: Patience,
     ) -> Result<(), CommandError> {
@@ -319,7 +320,7 @@ impl ResultFiles {
             let content = match file {
                 WantedFile::Report(_) => {
                     let mut content = Vec::new();
-                    report::json::write_check(&mut content, shown, checked).map_err(out)?;
+                    report::json::write_check(&mut content, shown, checked, flows).map_err(out)?;
                     content
                 }
                 WantedFile::Junit(_) => result.junit().into_bytes(),
@@ -342,7 +343,7 @@ impl ResultFiles {
 fn show(
     args: &CheckArgs,
     (with_command, zone): (bool, Zone),
-    checked: &Checked<'_>,
+    (checked, flows): (&Checked<'_>, Option<&[Flow]>),
     files: Option<ResultFiles>,
     patience: Patience,
 ) -> Result<(), CommandError> {
@@ -351,7 +352,7 @@ fn show(
     let result = GateResult::of(checked);
     github::annotate(&result);
     if let Some(files) = files {
-        files.write(&shown, checked, &result, patience)?;
+        files.write(&shown, (checked, flows), &result, patience)?;
     }
     // What was said before comes first.
     console::flush();
@@ -361,7 +362,8 @@ fn show(
         (Target::stdout(), Style::of(&io::stdout(), zone))
     };
     let lane = Lane::to(target).map_err(out)?;
-    lane.finish(patience, |to| report::write_check(to, format, &shown, checked, style)).map_err(out)?;
+    lane.finish(patience, |to| report::write_check(to, format, &shown, checked, flows, style))
+        .map_err(out)?;
     if !with_command && format != OutputFormat::Text {
         let lane = Lane::to(Target::stderr()).map_err(out)?;
         let style = Style::of(&io::stderr(), zone);

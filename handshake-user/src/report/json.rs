@@ -3,6 +3,7 @@
 
 mod check;
 mod diff;
+mod join;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use handshake_export::events::{Event, Unlisted};
 
 pub(crate) use check::write_check;
 pub(crate) use diff::write_diff;
+pub(crate) use join::{write_join, write_joined};
 
 /// The schema's version. It increases when the meaning of a name changes or a name is removed, not for a new
 /// name.
@@ -60,8 +62,13 @@ pub(crate) fn write_report_with_flows(
     view: &View<'_>,
     flows: &[Flow],
 ) -> io::Result<()> {
-    let report = report(snapshot, None).to_string();
-    let open = report.strip_suffix('}').unwrap_or(&report);
+    with_flows(out, &report(snapshot, None), view, flows)
+}
+
+/// Writes an object on a line of its own, which ends with the array `flows`.
+fn with_flows(out: &mut dyn Write, object: &Value, view: &View<'_>, flows: &[Flow]) -> io::Result<()> {
+    let object = object.to_string();
+    let open = object.strip_suffix('}').unwrap_or(&object);
     write!(out, "{open},\"flows\":[")?;
     for (at, each) in flows.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
@@ -428,6 +435,7 @@ fn inside(around: &Around) -> Value {
 fn tcp_flow(object: &mut Map<String, Value>, view: &View<'_>, flow: &Flow, tcp: &TcpRecord) {
     put_known(object, "isn_initiator", flow.isn_initiator());
     put_known(object, "isn_responder", flow.isn_responder());
+    put_known(object, "other_isn_responder", flow.other_isn_responder());
     object.insert("syn".to_owned(), json!(tcp.syn));
     object.insert("syn_ack".to_owned(), json!(tcp.syn_ack));
     object.insert("ack".to_owned(), json!(tcp.ack));

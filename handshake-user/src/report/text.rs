@@ -21,6 +21,7 @@ pub(crate) mod cause;
 mod check;
 mod ethertype;
 pub(crate) mod exact;
+mod join;
 pub(crate) mod ladder;
 mod layout;
 mod saved;
@@ -50,6 +51,7 @@ pub(crate) use self::check::{
     Spoken, draw_all_judged, draw_check, draw_expectations, measured, sentences, shortened,
 };
 use self::exact::Exactness;
+pub(crate) use self::join::{draw_join, draw_joined};
 pub(crate) use self::layout::Style;
 use self::layout::{Piece, TextTone, line, words};
 pub(crate) use self::saved::{draw_saved, draw_table};

@@ -18,6 +18,7 @@ mod first_byte;
 mod gate;
 mod header;
 mod interfaces;
+mod join;
 mod loading;
 mod memory;
 mod names;

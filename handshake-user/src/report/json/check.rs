@@ -3,21 +3,27 @@
 
 use std::io::{self, Write};
 
+use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::model::snapshot::Snapshot;
 use serde_json::{Map, Value, json};
 
-use super::{line, put_known, report};
+use super::{line, put_known, report, with_flows};
 use crate::check::{
     Checked, Ended, Fraction, Judged, Judgement, KernelCounter, Measured, NetAccount, Status, ValueKind,
 };
 use crate::time::rfc3339;
 
-/// Writes one report with its expectations on a line of its own.
+/// Writes one report with its expectations on a line of its own, with the flows if there are any to list.
 ///
 /// # Errors
 ///
 /// Those of the writer.
-pub(crate) fn write_check(out: &mut dyn Write, snapshot: &Snapshot, checked: &Checked<'_>) -> io::Result<()> {
+pub(crate) fn write_check(
+    out: &mut dyn Write,
+    snapshot: &Snapshot,
+    checked: &Checked<'_>,
+    flows: Option<&[Flow]>,
+) -> io::Result<()> {
     let mut object = report(snapshot, None);
     if let Value::Object(object) = &mut object {
         let expectations = checked.judged.iter().map(expectation).collect();
@@ -25,7 +31,10 @@ pub(crate) fn write_check(out: &mut dyn Write, snapshot: &Snapshot, checked: &Ch
         put_known(object, "command", checked.command.as_ref().map(|ended| command(ended, checked)));
         put_known(object, "kernel", checked.account.as_ref().map(|account| kernel(account, checked)));
     }
-    line(out, &object)
+    match flows {
+        Some(flows) => with_flows(out, &object, &View::of(snapshot), flows),
+        None => line(out, &object),
+    }
 }
 
 pub(super) fn expectation(judged: &Judged<'_>) -> Value {

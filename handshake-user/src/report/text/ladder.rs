@@ -57,7 +57,8 @@ pub(crate) enum RungCertainty {
     Inferred,
 }
 
-/// The arrow between the rails with its label. That of a segment that does not arrive ends half-way.
+/// The arrow between the rails with its label, if it has one. That of a segment that does not arrive ends
+/// half-way.
 pub(crate) fn shaft(
     label: &str,
     direction: RungDirection,
@@ -65,7 +66,7 @@ pub(crate) fn shaft(
     length: usize,
 ) -> String {
     let line = if matches!(certainty, RungCertainty::Seen | RungCertainty::Lost) { "─" } else { "╌" };
-    let label = format!(" {label} ");
+    let label = if label.is_empty() { String::new() } else { format!(" {label} ") };
     // One column for the arrow's beginning, one for its head.
     let dashes = length.saturating_sub(label.width() + 2);
     let ends_halfway = matches!(certainty, RungCertainty::Missing | RungCertainty::Lost);
@@ -300,7 +301,7 @@ impl Rails {
 }
 
 /// Seconds after the beginning, to the microsecond: negative for a packet that is out of order.
-fn seconds(time_ns: u64, began_ns: u64) -> String {
+pub(super) fn seconds(time_ns: u64, began_ns: u64) -> String {
     let us = time_ns.abs_diff(began_ns) / 1_000;
     let sign = if time_ns < began_ns { "-" } else { "" };
     format!("{sign}{}.{:06}", us / 1_000_000, us % 1_000_000)

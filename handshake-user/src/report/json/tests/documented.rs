@@ -23,25 +23,33 @@ use handshake_common::verdict::{Cause, FlowFlag, Leg, Seat, Sign, UdpVerdict, Ve
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::tunnel::innermost;
 use handshake_common::wire::{Class, Link};
+use handshake_join::Doubt;
 use serde_json::{Value, json};
 
 use super::super::{
-    report, write_check, write_diff, write_flow, write_report_with_flows, write_row, write_why,
+    report, write_check, write_diff, write_flow, write_join, write_joined, write_report_with_flows,
+    write_row, write_why,
 };
 use super::{capture, take};
 use crate::check::saved_tests::comparison;
 use crate::check::{Checked, Comparison, Ended, Expectation, Judged, JudgedWindow, NetAccount, Status};
 use crate::event_file::BEGINNING;
 use crate::report::diff;
-use crate::testing::{JSON, code, section, table};
+use crate::testing::{self, JSON, code, section, table};
 use crate::why::{Cohort, Conntrack, Evidence, Firewall, Queue, Risen, WhyReport, diagnose};
 use handshake_export::events::{Event, EventKind};
 
 /// The sources that write reports, flows, the fields of a check and comparisons.
-const WRITERS: [&str; 3] =
-    [include_str!("../../json.rs"), include_str!("../check.rs"), include_str!("../diff.rs")];
+const WRITERS: [&str; 4] = [
+    include_str!("../../json.rs"),
+    include_str!("../check.rs"),
+    include_str!("../diff.rs"),
+    include_str!("../join.rs"),
+];
 /// The section on the answer of `why`.
 pub(super) const WHY: &str = "## The answer of why";
+/// The sections on joined accounts: what they come to, and an attempt.
+pub(super) const JOIN: [&str; 2] = ["## Two accounts joined", "## An attempt of two accounts"];
 /// The percentiles over all attempts.
 const RANKS: [&str; 6] = ["p50", "p90", "p95", "p99", "p999", "max"];
 
@@ -91,6 +99,10 @@ pub(super) fn documented(heading: &str) -> Vec<(String, String, String, String)>
             RANKS.map(|rank| field.replace("RANK", rank)).into()
         } else if field.contains("KIND") {
             EVICTIONS.map(|(kind, _)| field.replace("KIND", kind)).into()
+        } else if field.contains("SIDE") {
+            ["first", "second"].map(|side| field.replace("SIDE", side)).into()
+        } else if field.contains("WAY") {
+            ["one_way.syn", "one_way.syn_ack", "round_trip"].map(|way| field.replace("WAY", way)).into()
         } else {
             vec![field.to_owned()]
         };
@@ -301,7 +313,8 @@ pub(super) fn flow_samples() -> Vec<Value> {
     if let Detail::Udp(udp) = &mut unreachable.detail {
         udp.answer_after = 0xcb00_7109;
     }
-    let open = record("10.0.0.1:40001", "10.0.0.2:443", State::SynReceived);
+    let mut open = record("10.0.0.1:40001", "10.0.0.2:443", State::SynReceived);
+    open.flags |= tag::SECOND_K;
     let tunnel = udp_record("10.0.0.1:5000", "10.0.0.2:4789", State::UdpWaiting);
     let frame = FrameBuilder::new(Link::Ip).ipv4(1, 2).ipv4(0x0a00_0001, 0x0a00_0002).tcp(2, 1, 0);
     let frame = frame.between(40_001, 443);
@@ -368,7 +381,7 @@ pub(super) fn check_samples() -> Vec<Value> {
             stripped: false,
             ignored: false,
         });
-        written(|out| write_check(out, &checked.window.settled, &checked))
+        written(|out| write_check(out, &checked.window.settled, &checked, None))
     });
     ends.into()
 }
@@ -451,6 +464,21 @@ fn each_field_of_an_answer_has_a_row() {
     assert_same(&own, &rows);
 }
 
+/// Joined accounts that have every field between them, and their attempts.
+pub(super) fn join_samples() -> [Vec<Value>; 2] {
+    let [swift, slow] = [testing::joined(0), testing::joined(7_200_000_000_000)];
+    let sums = [&swift, &slow].map(|joined| written(|out| write_join(out, joined)));
+    let rows = swift.rows.iter().map(|row| written(|out| write_joined(out, &swift, row)));
+    [sums.into(), rows.collect()]
+}
+
+#[test]
+fn each_field_of_joined_accounts_has_a_row() {
+    for (samples, heading) in join_samples().iter().zip(JOIN) {
+        assert_same(&all_paths(samples), &fields(heading));
+    }
+}
+
 /// Finds fields and values that the samples above lack: each name in the writers' sources must be documented.
 #[test]
 fn each_name_in_the_writers_is_documented() {
@@ -472,6 +500,7 @@ fn each_name_in_the_writers_is_documented() {
     names.extend(FlowFlag::ALL.map(FlowFlag::name));
     names.extend(Leg::ALL.map(Leg::name));
     names.extend(EVICTIONS.map(|(kind, _)| kind));
+    names.extend(Doubt::ALL.map(Doubt::name));
     let missing: Vec<&&str> = names.iter().filter(|name| !known.contains(**name)).collect();
     assert!(missing.is_empty(), "not in docs/json.md: {missing:?}");
 }

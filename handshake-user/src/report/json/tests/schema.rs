@@ -11,7 +11,8 @@ use handshake_agent::model::metric::METRICS;
 use serde_json::{Map, Value, json};
 
 use super::documented::{
-    WHY, check_samples, diff_samples, documented, flow_samples, report_samples, why_samples,
+    JOIN, WHY, check_samples, diff_samples, documented, flow_samples, join_samples, report_samples,
+    why_samples,
 };
 
 /// A field, and what is below it.
@@ -226,15 +227,32 @@ fn why_schema() -> Value {
     titled("why", "An answer of handshake why, schema 1", why.schema())
 }
 
+fn join_schemas() -> [Value; 2] {
+    let titles = [
+        ("join", "Two accounts joined by handshake, schema 1"),
+        ("joined", "An attempt of two joined accounts, schema 1"),
+    ];
+    let mut samples = join_samples().into_iter();
+    [0, 1].map(|at| {
+        let mut whole = of_section(JOIN[at]);
+        samples.next().iter().flatten().for_each(|sample| whole.learn(sample));
+        whole.settle();
+        titled(titles[at].0, titles[at].1, whole.schema())
+    })
+}
+
 #[test]
 fn schemas_are_those_of_the_documented_fields() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
     let may_write = std::env::var_os("INSTA_UPDATE").is_some_and(|value| value == "always");
+    let [join, joined] = join_schemas();
     let schemas = [
         ("report", report_schema()),
         ("flow", flow_schema()),
         ("diff", diff_schema()),
         ("why", why_schema()),
+        ("join", join),
+        ("joined", joined),
     ];
     for (name, schema) in schemas {
         let (path, text) = (folder.join(format!("{name}.json")), format!("{schema:#}\n"));
@@ -247,6 +265,7 @@ fn schemas_are_those_of_the_documented_fields() {
     }
     // Read only now.
     let samples = [report_samples(), check_samples(), flow_samples(), diff_samples(), why_samples()].concat();
+    let samples = [samples, join_samples().concat()].concat();
     assert!(samples.len() > 10);
     for sample in &samples {
         handshake_lab::schema::check(sample).unwrap_or_else(|wrong| panic!("{wrong:#}"));
