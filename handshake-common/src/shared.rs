@@ -25,7 +25,7 @@
 //! 6.15) are not used: older kernels refuse a program with one, and no packet that only counts needs an order.
 //!
 //! BPF has no fences, so only the host can name one. `tests/model` checks all of this with every order that
-//! C11 allows, and that no order can be left out but that of `release`, which no scenario of it needs.
+//! C11 allows, and that no order can be left out.
 
 macro_rules! shared_word {
     ($name:ident, $word:ty, $atomic:ty, $what:literal) => {

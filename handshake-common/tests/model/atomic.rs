@@ -99,7 +99,9 @@ macro_rules! word {
                 }
                 self.word().load(order)
             }
+            #[track_caller]
             pub(crate) fn store(&self, value: $word, order: Ordering) {
+                let order = if is_left_out(Location::caller()) { Ordering::Relaxed } else { order };
                 if IN_ORDER.get() {
                     self.word().swap(value, Ordering::AcqRel);
                 } else {
