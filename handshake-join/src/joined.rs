@@ -448,6 +448,12 @@ impl<'a> Builder<'a> {
     /// The rows of attempts that one account alone has.
     fn alone(&mut self) {
         let known = self.known_services();
+        // The same ends with other numbers: rewritten, or another attempt.
+        let ends = [0, 1].map(|account| {
+            let attempts = &self.accounts[account].attempts;
+            let left = self.left(account, |_| true).into_iter().map(|place| &attempts[place as usize]);
+            left.map(|attempt| (attempt.initiator, attempt.responder)).collect::<BTreeSet<_>>()
+        });
         for (account, which) in [0, 1].into_iter().zip(Which::BOTH) {
             for place in self.left(account, |_| true) {
                 if self.tied[account].contains(&place) {
@@ -455,8 +461,12 @@ impl<'a> Builder<'a> {
                 }
                 let attempt = &self.accounts[account].attempts[place as usize];
                 let near = by_seat(attempt, which).unwrap_or(self.usual);
-                let outcome =
-                    if near == which { self.of_near(attempt, which, &known) } else { Outcome::Alone };
+                let is_like_another = ends[1 - account].contains(&(attempt.initiator, attempt.responder));
+                let outcome = if near == which && !is_like_another {
+                    self.of_near(attempt, which, &known)
+                } else {
+                    Outcome::Alone
+                };
                 let mut places = [NONE; 2];
                 places[account] = place;
                 self.rows.push(Row { places, near, outcome, is_rewritten: false });

@@ -84,7 +84,8 @@ impl<'a> Matching<'a> {
             self.ahead_ns = self.median().or_else(|| self.densest(ends));
         }
         let Some(ahead) = self.ahead_ns else { return };
-        self.join(|attempt| Some(ends(attempt)), Some(ahead), any, Link::Ends);
+        let is_answered = |first: &Attempt, second: &Attempt| first.is_answered() || second.is_answered();
+        self.join(|attempt| Some(ends(attempt)), Some(ahead), is_answered, Link::Ends);
     }
 
     /// Whether an attempt of an account is in no pair.
