@@ -8,8 +8,9 @@ use core::hint::cold_path;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP, xdp_md};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::generated::bpf_skb_cgroup_id;
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use handshake_common::abi::{
@@ -27,12 +28,12 @@ use handshake_common::record::{Clocks, Now};
 use handshake_common::shared::Shared64;
 use handshake_common::table::{MakerWords, Set, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
-use handshake_common::wire::Packet;
+use handshake_common::wire::{Class, Packet, mark, read_bare4};
 use zerocopy::FromBytes;
 
+use crate::frame::Linear;
 use crate::handover::Current;
 use crate::log;
-use crate::straight::{self, Hook};
 
 /// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
 const SETS4: usize = 524_288 / WAYS as usize;
@@ -422,8 +423,8 @@ impl Platform for Kernel {
     fn open_straight<S: Table>(&self, _: &Packet) -> bool {
         let (cpu, interface) = (self.cpu, self.interface.0);
         0 != match self.hook {
-            Hook::Xdp(ctx) => straight::open_xdp(ctx, cpu, interface),
-            Hook::Tc(skb) => straight::open_skb(skb, cpu, interface),
+            Hook::Xdp(ctx) => open_xdp(ctx, cpu, interface),
+            Hook::Tc(skb) => open_skb(skb, cpu, interface),
             Hook::Elsewhere => 0,
         }
     }
@@ -432,8 +433,8 @@ impl Platform for Kernel {
     fn answer_straight<S: Table>(&self, _: &Packet) -> bool {
         let (cpu, interface) = (self.cpu, self.interface.0);
         0 != match self.hook {
-            Hook::Xdp(ctx) => straight::answer_xdp(ctx, cpu, interface),
-            Hook::Tc(skb) => straight::answer_skb(skb, cpu, interface),
+            Hook::Xdp(ctx) => answer_xdp(ctx, cpu, interface),
+            Hook::Tc(skb) => answer_skb(skb, cpu, interface),
             Hook::Elsewhere => 0,
         }
     }
@@ -442,8 +443,8 @@ impl Platform for Kernel {
     fn complete_straight<S: Table>(&self, _: &Packet, slot: &S, tag: Tag) -> bool {
         let (cpu, interface, slot) = (self.cpu, self.interface.0, core::ptr::from_ref(slot).cast());
         0 != match self.hook {
-            Hook::Xdp(ctx) => straight::complete_xdp(ctx, cpu, slot, tag.0, interface),
-            Hook::Tc(skb) => straight::complete_skb(skb, cpu, slot, tag.0, interface),
+            Hook::Xdp(ctx) => complete_xdp(ctx, cpu, slot, tag.0, interface),
+            Hook::Tc(skb) => complete_skb(skb, cpu, slot, tag.0, interface),
             Hook::Elsewhere => 0,
         }
     }
@@ -708,3 +709,112 @@ extern "C" fn await_unlocked(word: *const Shared64) -> i32 {
     }
     0
 }
+
+// The straight way of a handshake's segments, as functions of their own: the program at a hook has neither stack
+// nor registers for them. They read the segment again, which costs less than to hand it over.
+
+/// Where a packet is.
+#[derive(Clone, Copy)]
+pub(crate) enum Hook {
+    /// At a hook of XDP.
+    Xdp(*mut xdp_md),
+    /// At a hook of TC.
+    Tc(*mut __sk_buff),
+    /// Behind the program at the hook.
+    Elsewhere,
+}
+
+/// A segment as the straight way has it, but for what is in its frame.
+#[inline(always)]
+fn unread(interface: Interface, class: Class) -> Packet {
+    let marks = if interface.is_open() || class as u8 != Class::Syn as u8 { 0 } else { mark::GATED };
+    Packet { class: class as u8, marks, ..Packet::unread(interface.point(), 1) }
+}
+
+/// Is the packet one segment? At XDP always.
+#[inline(always)]
+const fn is_one_xdp(_: *mut xdp_md) -> bool {
+    true
+}
+
+/// The same at TC.
+#[inline(always)]
+fn is_one_skb(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context is the program's own.
+    unsafe { (*skb).gso_segs <= 1 }
+}
+
+/// The control group of the socket that sent a packet, which XDP does not know.
+#[inline(always)]
+const fn group_xdp(_: *mut xdp_md) -> u64 {
+    0
+}
+
+/// The same at TC.
+#[inline(always)]
+fn group_skb(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: as above.
+    if keeps_owners() { unsafe { bpf_skb_cgroup_id(skb) } } else { 0 }
+}
+
+/// Defines what a SYN or a SYN+ACK does, at one kind of hook. It counts the packet by its class too.
+macro_rules! begins {
+    ($name:ident, $ctx:ty, $linear:ident, $is_one:ident, $group:ident, $step:ident, $class:expr) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx, cpu: *mut Cpu, interface: u32) -> i32 {
+            let interface = Interface(interface);
+            // Before the packet is in registers.
+            let group = $group(ctx);
+            let Some(kernel) = Kernel::straight(cpu, interface, group) else { return 0 };
+            let mut packet = unread(interface, $class);
+            if !$is_one(ctx) || !read_bare4(&Linear::$linear(ctx), &mut packet) {
+                return 0;
+            }
+            let is_done = engine::$step::<_, Slot4>(&kernel, &packet);
+            if is_done {
+                engine::count_class(
+                    &kernel,
+                    &Packet { class: $class as u8, family: Family::V4 as u8, ..packet },
+                );
+            }
+            i32::from(is_done)
+        }
+    };
+}
+
+begins!(open_xdp, xdp_md, xdp, is_one_xdp, group_xdp, open_straight, Class::Syn);
+begins!(open_skb, __sk_buff, skb, is_one_skb, group_skb, open_straight, Class::Syn);
+begins!(answer_xdp, xdp_md, xdp, is_one_xdp, group_xdp, answer_straight, Class::SynAck);
+begins!(answer_skb, __sk_buff, skb, is_one_skb, group_skb, answer_straight, Class::SynAck);
+
+/// Defines what the third segment does, whose record is in this slot under this tag.
+macro_rules! completes {
+    ($name:ident, $ctx:ty, $linear:ident, $is_one:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(
+            ctx: *mut $ctx,
+            cpu: *mut Cpu,
+            slot: *const Slot4,
+            tag: u64,
+            interface: u32,
+        ) -> i32 {
+            let interface = Interface(interface);
+            let Some(kernel) = Kernel::straight(cpu, interface, 0) else { return 0 };
+            if slot.is_null() {
+                return 0;
+            }
+            // SAFETY: not null, and the verifier holds callers to a whole slot.
+            let slot = unsafe { &*slot };
+            let mut packet = unread(interface, Class::Ack);
+            let is_done = $is_one(ctx)
+                && read_bare4(&Linear::$linear(ctx), &mut packet)
+                && engine::complete_straight(&kernel, &packet, slot, Tag(tag));
+            i32::from(is_done)
+        }
+    };
+}
+
+completes!(complete_xdp, xdp_md, xdp, is_one_xdp);
+completes!(complete_skb, __sk_buff, skb, is_one_skb);

@@ -15,8 +15,7 @@ use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_p
 
 use crate::frame::{Context, Linear};
 use crate::handover::{self, Current};
-use crate::maps::{Cpu, Kernel};
-use crate::straight::Hook;
+use crate::maps::{Cpu, Hook, Kernel};
 use crate::{frame, log, maker, maps};
 
 /// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where

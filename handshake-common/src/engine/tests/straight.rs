@@ -136,11 +136,11 @@ const GROUPS: [fn(&Packet) -> u64; 3] =
 #[test]
 fn what_goes_straight_is_what_the_general_way_does() {
     let mut straight = [0; 3];
-    for (group_of, seed) in GROUPS.into_iter().cycle().zip(0..9) {
+    for (group_of, seed) in GROUPS.into_iter().cycle().zip(0_usize..9) {
         for (slots, flows, odd) in [(64, 200, 20), (256, 100, 60), (128, 60, 8), (16, 400, 100)] {
-            let options = [0, option::EVENTS, option::ONE_SIDED][seed as usize / 3 % 3];
+            let options = [0, option::EVENTS, option::ONE_SIDED][seed / 3 % 3];
             let stream = Stream { slots, flows, options, group_of, odd, segments: 5, pause: 3_000_000 };
-            let done = play(&stream, seed * 7 + slots as u64);
+            let done = play(&stream, (seed * 7 + slots) as u64);
             straight.iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
         }
     }
