@@ -17,7 +17,6 @@ pub enum Hook {
 
 impl Hook {
     /// All hooks, in the order of `--help`.
-    #[cfg(any(test, feature = "testing"))]
     pub const ALL: [Self; 4] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact];
 
     /// Its name on the command line and in reports.
@@ -78,6 +77,11 @@ pub enum Direction {
     Ingress,
     /// Out of the host.
     Egress,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 }
 
 impl fmt::Display for Direction {

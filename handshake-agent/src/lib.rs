@@ -9,6 +9,8 @@
 //!    │
 //!    ├── attach               which hook each interface gets, and the programs on it
 //!    │
+//!    ├── recording            readings as blocks of bytes, and back
+//!    │
 //!    └── model                one report as plain numbers; metrics; flows
 //!           │
 //!         source              the origin of the figures: the kernel's maps, or a capture
@@ -22,7 +24,7 @@
 //!    processes                which process has a socket
 //!    nftables                 what the rules count that drop or reject
 //!    netlink                  the little of netlink that is needed
-//!    address, load, similar   leaves
+//!    address, delta, load, similar   leaves
 //! ```
 //!
 //! Arrows point down only; `xtask/tests/house.rs` checks it. Not in this crate: the rules of the protocol
@@ -33,6 +35,7 @@
 pub mod address;
 pub mod attach;
 pub mod confine;
+mod delta;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
@@ -48,6 +51,7 @@ pub mod nftables;
 pub mod options;
 pub mod owner;
 pub mod processes;
+pub mod recording;
 pub mod session;
 pub mod similar;
 pub mod source;

@@ -15,6 +15,7 @@
 //!        └─ context   what stays the same over a run
 //! health           which services fail, by a snapshot or an interval
 //! settled          attempts that have had their time
+//! kept             some of the records, while a scan shows them
 //! flow             one conversation, of either protocol
 //! ```
 
@@ -23,6 +24,7 @@ pub mod connect;
 pub mod context;
 pub mod flow;
 pub mod health;
+pub mod kept;
 pub mod latency;
 pub mod loss;
 pub mod lost;

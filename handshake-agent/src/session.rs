@@ -37,6 +37,7 @@ use crate::model::flow::{Flow, View, verdict_of};
 use crate::model::snapshot::{Beginning, InterfaceHooks, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Options;
 use crate::owner::OwnerBook;
+use crate::recording::{Block, Ends, Recorder};
 use crate::source::live::{KernelSide as _, Live, ProgramRuns, possible_cpus, wall_ns};
 use crate::source::scan::Onlooker;
 use crate::source::settings::Settings;
@@ -49,6 +50,8 @@ static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/handshake.bpf.o
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// The time from one moment of a recording to the next.
+const RECORD_EVERY: Duration = Duration::from_secs(1);
 
 /// The compiled kernel side: the BPF object, an ELF file.
 ///
@@ -154,6 +157,8 @@ pub struct Session {
     looked: Instant,
     /// When the kernel last answered: by a look or a snapshot.
     answered: Instant,
+    /// What it takes to record the session, and the attempts that ended since the latest block.
+    recording: Option<(Recorder, Ends)>,
 }
 
 impl Session {
@@ -209,7 +214,8 @@ impl Session {
         });
         let last = Snapshot::take(&mut live, &context, None)?;
         let answered = Instant::now();
-        Ok(Self { live, attached, news, notices: Vec::new(), context, last, looked: answered, answered })
+        let (notices, recording) = (Vec::new(), None);
+        Ok(Self { live, attached, news, notices, context, last, looked: answered, answered, recording })
     }
 
     /// The watched interfaces, in the order in which they came.
@@ -389,10 +395,38 @@ impl Session {
     pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>) -> ControlFlow<()>) {
         let (moment, host) = (self.last.moment(), Arc::clone(self.live.host()));
         let view = View::at(&self.context, moment, wall_ns(moment.now.ns)).on(&host);
-        self.live.drain_events(&mut |event, makers| match verdict_of(event) {
-            Some(verdict) => visit(&Flow::ended(record_of(event, makers), verdict, event.ended_ns), &view),
-            None => ControlFlow::Continue(()),
+        let recording = &mut self.recording;
+        self.live.drain_events(&mut |event, makers| {
+            let Some(verdict) = verdict_of(event) else { return ControlFlow::Continue(()) };
+            let flow = Flow::ended(record_of(event, makers), verdict, event.ended_ns);
+            if let Some((_, ends)) = recording {
+                ends.push(flow);
+            }
+            visit(&flow, &view)
         });
+    }
+
+    /// Begins to keep what a recording needs. Events must be on.
+    pub fn record(&mut self) {
+        self.recording = Some(Default::default());
+    }
+
+    /// Makes the next block of the recording whole: one was lost.
+    pub fn record_anew(&mut self) {
+        if let Some((recorder, _)) = &mut self.recording {
+            recorder.begin_anew();
+        }
+    }
+
+    /// The block of this moment. It takes no snapshot, and one that is missed counts for none. Without
+    /// [`record`](Self::record) it is the first one of a recording.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the maps; what has ended is then in the next block.
+    pub fn recorded(&mut self) -> Result<Block, Error> {
+        let (recorder, ends) = self.recording.get_or_insert_default();
+        recorder.block(&mut self.live, &self.context, ends)
     }
 
     /// Follows the interfaces, and looks at the hooks, unless a snapshot has just done so.
@@ -575,6 +609,15 @@ pub trait Sink {
         Ok(EVENTS_EVERY)
     }
 
+    /// Records the moment, a second after the one before. Not called unless [`Pace::records`] is set.
+    ///
+    /// # Errors
+    ///
+    /// Errors of reading the maps.
+    fn record(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// Waits for input. The future is dropped and created again whenever another event comes first, so it
     /// must not lose input.
     fn input(&mut self) -> impl Future<Output = Self::Input>;
@@ -606,6 +649,8 @@ pub struct Pace {
     pub snapshots: Option<Duration>,
     /// Whether the sink takes ended attempts.
     pub events: bool,
+    /// Whether the sink records, a moment each second.
+    pub records: bool,
     /// When the run ends; `None`: no time limit.
     pub until: Option<Instant>,
     /// Whether the run waits for interfaces to come back where none is left.
@@ -655,6 +700,7 @@ pub async fn run<S: Sink>(
     let mut end = pin!(sleep_until(pace.until.unwrap_or(start + NEVER)));
     let mut snapshots = ticks(start, pace.snapshots.unwrap_or(NEVER));
     let mut checks = ticks(start, CHECK_EVERY);
+    let mut records = ticks(start, if pace.records { RECORD_EVERY } else { NEVER });
     let mut events = pin!(sleep_until(if pace.events { start } else { start + NEVER }));
     loop {
         session.take_notices().iter().for_each(|notice| sink.notice(notice));
@@ -669,6 +715,10 @@ pub async fn run<S: Sink>(
                 Some(ending) => return Ok(ending),
                 None => ControlFlow::Continue(()),
             },
+            _ = records.tick() => {
+                sink.record(session)?;
+                ControlFlow::Continue(())
+            }
             _ = snapshots.tick() => sink.advance(session)?,
             () = &mut events => {
                 let pause = sink.take_ended(session)?;

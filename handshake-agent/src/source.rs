@@ -12,7 +12,9 @@ pub mod sight;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use handshake_common::abi::{ClassBlock, CounterBlock, Histogram, SERVICES, Service};
+use handshake_common::abi::{
+    ClassBlock, CounterBlock, Histogram, SERVICES, Service, WORKLOAD, group_of_address,
+};
 use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::verdict::Leg;
@@ -115,6 +117,13 @@ pub struct ServiceReading {
     pub service: Service,
     /// Its completions by their time.
     pub connects: Placed,
+}
+
+impl ServiceReading {
+    /// The control group whose workload it is, where it is one's.
+    pub(crate) const fn group(&self) -> Option<u64> {
+        if self.service.protocol == WORKLOAD { Some(group_of_address(self.service.address)) } else { None }
+    }
 }
 
 /// Counts by their [place](handshake_common::latency::connect_place) among a service's times to connect, in order,

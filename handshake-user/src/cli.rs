@@ -22,6 +22,7 @@ use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
 use crate::duration::{clock, duration, interval, period, shown};
 use crate::number::bytes;
 use crate::report::OutputFormat;
+use crate::time::When;
 use handshake_export::events::EventChoice;
 
 pub(crate) use join::JoinArgs;
@@ -81,7 +82,7 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Watch as a service, for Prometheus and systemd, until it is stopped
     #[command(after_help = help::SERVE)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Run a command and judge its traffic; the exit code is the answer
     #[command(after_help = help::CHECK)]
     Check(CheckArgs),
@@ -145,6 +146,9 @@ pub(crate) struct WatchArgs {
     #[arg(long, env = "HANDSHAKE_ASCII", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = "Output")]
     pub(crate) ascii: bool,
+    /// Record the last hour in this folder, for 'handshake replay DIR'; the live terminal goes back in it with ←
+    #[arg(long, value_name = "DIR", env = "HANDSHAKE_RECORD", hide_env = true, help_heading = "Output")]
+    pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -261,7 +265,8 @@ pub(crate) struct CheckArgs {
 /// Options of `handshake diff`.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// The report to compare with; of several in a file the last; - is standard input
+    /// The report to compare with; of several in a file the last; - is standard input; DIR@17:44 is a moment of a
+    /// recording
     #[arg(value_name = "OLD")]
     pub(crate) old: PathBuf,
     /// The report that is compared
@@ -289,9 +294,13 @@ pub(crate) struct DiffArgs {
 /// Options of `handshake replay`.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// Captures to read: pcap or pcapng, plain or compressed; folders of them; - is standard input
+    /// Captures to read: pcap or pcapng, plain or compressed; folders of them; - is standard input. Or the one
+    /// folder of a recording
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+    /// Moment of a recording: 17:44, '2026-03-01 17:44:03' or 2026-03-01T17:44:03Z [default: its last]
+    #[arg(long, value_name = "TIME", env = "HANDSHAKE_AT", hide_env = true)]
+    pub(crate) at: Option<When>,
     /// Report each time so much of the capture's time has passed, as text or JSON lines
     #[arg(long, value_name = "DURATION", value_parser = period, env = "HANDSHAKE_INTERVAL", hide_env = true)]
     pub(crate) interval: Option<Duration>,
@@ -544,7 +553,8 @@ impl WatchArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
         let OutputArgs { top, events, flows, .. } = self.output;
-        Options { top, events: events.0.is_any(), flows, ..Options::from(&self.scope) }
+        let events = events.0.is_any() || self.record.is_some();
+        Options { top, events, flows, ..Options::from(&self.scope) }
     }
 
     /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would

@@ -72,6 +72,17 @@ pub(crate) enum CommandError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A recording cannot be read.
+    #[error("recording {path}: {source}")]
+    Recording {
+        /// The path as given on the command line.
+        path: String,
+        /// The system's error, or what is wrong with it.
+        source: std::io::Error,
+    },
+    /// An option is for recordings, and there is none.
+    #[error("{0}")]
+    NoRecording(String),
     /// The report or the terminal cannot be written, as when a disk is full.
     #[error("cannot {what}: {source}")]
     Output {
@@ -96,7 +107,12 @@ impl CommandError {
             Self::Agent(error) => agent_code(error),
             Self::Check(error) => check_code(error),
             Self::Join(error) if error.is_out_of_memory() => 4,
-            Self::Join(_) | Self::Config(_) | Self::ReportFile { .. } | Self::NoTerminal => 2,
+            Self::Join(_)
+            | Self::Config(_)
+            | Self::ReportFile { .. }
+            | Self::NoTerminal
+            | Self::NoRecording(_)
+            | Self::Recording { .. } => 2,
             Self::Output { .. } => 4,
         }
     }
@@ -109,6 +125,8 @@ impl CommandError {
             | Self::Join(_)
             | Self::Config(_)
             | Self::NoTerminal
+            | Self::NoRecording(_)
+            | Self::Recording { .. }
             | Self::ReportFile { .. }
             | Self::Output { .. } => None,
         }

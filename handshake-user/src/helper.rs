@@ -14,6 +14,7 @@
 //! however that ends; unless it is told to [leave](Helper::leave) them,
 //! it first ends everything that the command has started.
 
+mod blocks;
 mod family;
 mod lines;
 mod message;
@@ -43,6 +44,7 @@ use crate::caller::User;
 use crate::file::{CurrentFile, FileAtEnd, write_new};
 use crate::output::Patience;
 use crate::time::stamp;
+pub(crate) use blocks::Blocks;
 use family::Family;
 pub(crate) use lines::{Lines, LinesDuty};
 use message::{Answer, Order, WORD};
@@ -55,7 +57,7 @@ pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
 /// The longest that figures are waited for.
 const LONGEST_READING: Duration = Duration::from_secs(2);
 
-/// The longest that rows are written for a process that has ended.
+/// The longest that rows, and blocks, are written for a process that has ended.
 const LONGEST_WRITING: Duration = Duration::from_secs(2);
 
 /// What the helper is to do.
@@ -67,6 +69,8 @@ pub(crate) struct Duties {
     pub(crate) files: Vec<FileDuty>,
     /// The file of events that it writes.
     pub(crate) lines: Option<LinesDuty>,
+    /// The folder of the recording that it writes.
+    pub(crate) recording: Option<PathBuf>,
     /// How it reads the configuration again.
     pub(crate) reread: Option<Rereader>,
     /// The hosts whose addresses it finds, at most 255.
@@ -119,6 +123,7 @@ pub(crate) struct Helper {
     orders: UnixStream,
     files: UnixStream,
     lines: UnixStream,
+    blocks: UnixStream,
     rereads: UnixStream,
     names: UnixStream,
     duties: usize,
@@ -137,6 +142,7 @@ impl Helper {
         let (orders, their_orders) = UnixStream::pair()?;
         let (files, their_files) = UnixStream::pair()?;
         let (lines, their_lines) = UnixStream::pair()?;
+        let (blocks, their_blocks) = UnixStream::pair()?;
         let (rereads, their_rereads) = UnixStream::pair()?;
         let (names, their_names) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
@@ -144,15 +150,15 @@ impl Helper {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 // Its own copies would keep the helper from seeing the end of this process.
-                drop((orders, files, lines, rereads, names));
+                drop((orders, files, lines, blocks, rereads, names));
                 let (orders, files, lines) = (their_orders, their_files, their_lines);
-                let (rereads, names) = (their_rereads, their_names);
-                let theirs = Streams { orders, files, lines, rereads, names };
+                let (blocks, rereads, names) = (their_blocks, their_rereads, their_names);
+                let theirs = Streams { orders, files, lines, blocks, rereads, names };
                 let served =
                     catch_unwind(AssertUnwindSafe(|| Helping::new(duties, theirs).and_then(Helping::serve)));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files, lines, rereads, names, duties: count }),
+            _ => Ok(Self { orders, files, lines, blocks, rereads, names, duties: count }),
         }
     }
 
@@ -194,6 +200,15 @@ impl Helper {
     /// The file cannot be written, or the system's.
     pub(crate) fn lines(&self) -> io::Result<Lines> {
         Lines::ready(self.lines.try_clone()?)
+    }
+
+    /// Where this process hands over blocks of the recording.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or the system's.
+    pub(crate) fn blocks(&self) -> io::Result<Blocks> {
+        Blocks::ready(self.blocks.try_clone()?)
     }
 
     /// Where this process has the configuration read again.
@@ -470,6 +485,7 @@ struct Streams {
     orders: UnixStream,
     files: UnixStream,
     lines: UnixStream,
+    blocks: UnixStream,
     rereads: UnixStream,
     names: UnixStream,
 }
@@ -484,8 +500,8 @@ struct Helping {
     family: Option<Family>,
     /// Another file takes the place of the first where the configuration names one.
     files_to_write: Arc<Mutex<Vec<ToWrite>>>,
-    /// Ends with the last line of events.
-    lines: Option<Receiver<()>>,
+    /// Ends with the last line of events, and with the last block of the recording.
+    appended: Vec<Receiver<()>>,
     reread: Option<Arc<Mutex<Rereader>>>,
     hosts: Vec<String>,
     read: Option<Reader>,
@@ -564,8 +580,8 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, streams: Streams) -> io::Result<Self> {
-        let Streams { orders, files, lines, rereads, names } = streams;
-        let Duties { command, files: wanted, lines: to_append, reread, hosts, figures } = duties;
+        let Streams { orders, files, lines, blocks, rereads, names } = streams;
+        let Duties { command, files: wanted, lines: to_append, recording, reread, hosts, figures } = duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
@@ -585,6 +601,8 @@ impl Helping {
         };
         let (family, files_to_write) = (None, Arc::default());
         let lines = to_append.map(|duty| lines::serve(lines, duty)).transpose()?;
+        let recording = recording.map(|folder| blocks::serve(blocks, folder)).transpose()?;
+        let appended = lines.into_iter().chain(recording).collect();
         let reread = reread.map(|reread| Arc::new(Mutex::new(reread)));
         let mut helping = Self {
             orders,
@@ -594,7 +612,7 @@ impl Helping {
             command,
             family,
             files_to_write,
-            lines,
+            appended,
             reread,
             hosts,
             read,
@@ -634,10 +652,10 @@ impl Helping {
                 Told::Name => self.find_addresses()?,
                 Told::Nothing => {}
                 Told::End => {
-                    // Rows that were handed over are written, unless the file system hangs.
-                    if let Some(lines) = &self.lines {
+                    // What was handed over is written, unless the file system hangs.
+                    for appended in &self.appended {
                         // It sends nothing: this is its end, or that of the time.
-                        let _ = lines.recv_timeout(LONGEST_WRITING);
+                        let _ = appended.recv_timeout(LONGEST_WRITING);
                     }
                     self.retire_files()?;
                     return self.end_by(libc::SIGTERM);

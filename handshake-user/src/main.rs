@@ -5,6 +5,7 @@
 //!                   │
 //!                   ├──▶ tui            the live terminal
 //!                   ├──▶ errand         what a service has its helper do
+//!                   ├──▶ recorder       has the helper record the session
 //!                   ├──▶ report         text and JSON
 //!                   ├──▶ why            one answer from what was seen
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
@@ -38,6 +39,7 @@ mod helper;
 mod names;
 mod number;
 mod output;
+mod recorder;
 mod report;
 #[cfg(test)]
 mod testing;
@@ -72,7 +74,7 @@ fn run() -> u8 {
         Command::Watch(args) => watch::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Why(args) => asking::run(&args),
-        Command::Serve(args) => serving::run(args),
+        Command::Serve(args) => serving::run(*args),
         Command::Check(args) => checking::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Join(args) => join::run(&args),
@@ -111,6 +113,8 @@ fn complain(error: &CommandError, verbose: u8) {
         | CommandError::Join(_)
         | CommandError::Config(_)
         | CommandError::NoTerminal
+        | CommandError::NoRecording(_)
+        | CommandError::Recording { .. }
         | CommandError::ReportFile { .. }
         | CommandError::Output { .. } => say(&error.to_string()),
     }

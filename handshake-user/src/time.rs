@@ -2,10 +2,11 @@
 //! with its offset. No clock: the time is passed in.
 
 use std::env;
+use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::{DateTime, Time};
 use jiff::tz::{Offset, TimeZone};
 
 /// Names of zones that are UTC all year.
@@ -102,6 +103,52 @@ impl Zone {
     }
 }
 
+/// A time as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// A moment.
+    At(Timestamp),
+    /// A date and the time of day, of the zone of times for people.
+    Dated(DateTime),
+    /// The time of day: the latest such time.
+    OfDay(Time),
+}
+
+impl When {
+    /// The time, ns since the Unix epoch: of a time of day the latest that is not after `end_ns`. Of a time that the
+    /// zone has twice it is the later one.
+    pub(crate) fn wall_ns(self, zone: Zone, end_ns: u64) -> Option<u64> {
+        let at = |time: DateTime| match zone {
+            Zone::Utc => Offset::UTC.to_timestamp(time).ok(),
+            Zone::Local(zone) => zone.to_ambiguous_timestamp(time).later().ok(),
+        };
+        let found = match self {
+            Self::At(moment) => Some(moment),
+            Self::Dated(time) => at(time),
+            Self::OfDay(time) => {
+                let today = zone.at(end_ns).0.date();
+                let days = [Some(today), today.yesterday().ok()].into_iter().flatten();
+                let latest = |moment: &Timestamp| moment.as_nanosecond() <= i128::from(end_ns);
+                days.filter_map(|day| at(day.to_datetime(time))).find(latest)
+            }
+        };
+        u64::try_from(found?.as_nanosecond()).ok()
+    }
+}
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let of_day = || text.parse().map(Self::OfDay).ok().filter(|_| !text.contains(['-', ' ']));
+        let moment = || text.parse().map(Self::At).ok();
+        let dated = || text.parse().map(Self::Dated).ok();
+        of_day().or_else(moment).or_else(dated).ok_or_else(|| {
+            format!("'{text}' is no time such as 17:44, '2026-03-01 17:44:03' or 2026-03-01T17:44:03Z")
+        })
+    }
+}
+
 fn clock(time: DateTime) -> String {
     format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
 }
@@ -115,7 +162,7 @@ fn named(offset: Option<Offset>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Zone, rfc3339, stamp};
+    use super::{When, Zone, rfc3339, stamp};
 
     const SECOND_NS: u64 = 1_000_000_000;
 
@@ -165,6 +212,33 @@ mod tests {
         assert_eq!(zone.clock(now), "14:03:41");
         assert_eq!(zone.clock_of(now - 14 * 3600 * SECOND_NS, now), "00:03:41");
         assert_eq!(zone.clock_of(now - 15 * 3600 * SECOND_NS, now), "2026-02-28 23:03:41");
+    }
+
+    #[test]
+    fn a_time_is_named_in_several_ways() {
+        let zone = Zone::posix("CET-1CEST,M3.5.0,M10.5.0/3");
+        // 2026-03-01 12:03:41 UTC, and half an hour after the change to winter time.
+        let (end, winter) = (1_772_366_621, 1_792_890_000 + 1_800);
+        let table = [
+            ("2026-03-01T12:00:00Z", end, Some(end - 221)),
+            ("2026-03-01T12:00:00+02:00", end, Some(end - 221 - 7_200)),
+            ("2026-03-01 13:00:00", end, Some(end - 221)),
+            ("2026-03-01 13:00", end, Some(end - 221)),
+            ("13:03:41", end, Some(end)),
+            ("13:03:42", end, Some(end + 1 - 86_400)),
+            ("13:03", end, Some(end - 41)),
+            // There were two of them.
+            ("02:15", winter, Some(winter - 900)),
+            ("02:45", winter, Some(winter + 900 - 86_400 - 3_600)),
+        ];
+        for (text, end, expected) in table {
+            let when: When = text.parse().expect(text);
+            let found = when.wall_ns(zone, end * SECOND_NS).map(|ns| ns / SECOND_NS);
+            assert_eq!(found, expected, "{text}");
+        }
+        for wrong in ["", "25:00", "yesterday", "-5m"] {
+            assert!(wrong.parse::<When>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! --tui`.
 //!
 //! ```text
-//! snapshot, kept records, ended attempts ─▶ Scene ─┐
-//!                          keys ─▶ Action ─▶ Ui ───┴─▶ draw
+//! snapshot, kept records, ended attempts ─┬─▶ Scene ─┐
+//!                  blocks of a recording ─┘          ├─▶ draw
+//!                            keys ─▶ Action ─▶ Ui ───┘
 //! ```
 //!
 //! A scene is built once per interval. Drawing is a function of the scene and the user's choices, and takes
@@ -28,6 +29,7 @@ mod terminal;
 #[cfg(test)]
 mod testing;
 mod theme;
+mod timeline;
 mod view;
 
 use std::io::{self, IsTerminal as _};
@@ -36,6 +38,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use handshake_agent::Error as AgentError;
+use handshake_agent::model::kept::KeptRecords;
 use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
 use handshake_agent::source::Source;
@@ -47,12 +50,13 @@ use crate::error::CommandError;
 use crate::helper::Files;
 use crate::names::Names;
 use crate::output::{Lane, Patience};
+use crate::recorder::Recording;
 use crate::report::json;
 use crate::time::Zone;
-pub(crate) use past::{Past, PastCapture, explore};
+pub(crate) use past::{Past, PastCapture, explore, explore_recording};
 pub(crate) use surroundings::Surroundings;
 
-use collect::{Collecting, KeptRecords};
+use collect::Collecting;
 use keys::action;
 use owners::Owners;
 use recent::Recent;
@@ -62,6 +66,7 @@ use state::{Effect, Ui};
 use surroundings::Around;
 use terminal::Tty;
 use theme::Theme;
+use timeline::{Step, Timeline};
 
 /// The shortest time between two redraws, except those after a key.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
@@ -95,38 +100,57 @@ pub(crate) fn is_available() -> bool {
     capable && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Shows the session on `lane`, which is stdout, and hands what is to be written to `files`, until the user
-/// quits, a signal arrives, the time is up, an interface is lost or the terminal goes. Restores the terminal.
+/// Where the terminal's drawings and files go, and what it looks at beside the session.
+pub(crate) struct Ways<'a> {
+    /// Standard output.
+    pub(crate) lane: &'a Lane,
+    /// What is to be written.
+    pub(crate) files: Files,
+    /// What the kernel says beside the wire.
+    pub(crate) surroundings: Surroundings,
+    /// The recording that is made.
+    pub(crate) recording: Option<Recording>,
+}
+
+/// Shows the session until the user quits, a signal arrives, the time is up, an interface is lost or the terminal
+/// goes. Restores the terminal.
 ///
 /// # Errors
 ///
 /// Those of the terminal, and of reading the maps.
 pub(crate) async fn run(
     options: &ScreenOptions,
-    lane: &Lane,
-    files: Files,
-    surroundings: Surroundings,
+    ways: Ways<'_>,
     session: &mut Session,
     signals: &mut Signals,
 ) -> Result<Ending, CommandError> {
-    let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
-    let mut screen = LiveScreen::new(*options, session, tty, files, surroundings)?;
+    let tty = Tty::enter(ways.lane).map_err(CommandError::output("prepare the terminal"))?;
+    let mut screen = LiveScreen::new(*options, session, tty, ways)?;
     let pace = Pace {
         snapshots: Some(options.interval.max(REDRAW_EVERY)),
         events: true,
+        records: screen.recording.is_some(),
         until: options.until,
         ..Pace::default()
     };
-    session::run(session, signals, pace, &mut screen).await
+    let ending = session::run(session, signals, pace, &mut screen).await;
+    if let Some(mut recording) = screen.recording {
+        recording.close(session);
+        recording.finish();
+    }
+    ending
 }
 
 /// The live terminal while it is shown.
 struct LiveScreen {
+    options: ScreenOptions,
     canvas: Canvas,
     redraws: Ticks,
     builder: SceneBuilder,
     recent: Recent,
     surroundings: Surroundings,
+    recording: Option<Recording>,
+    timeline: Timeline,
 }
 
 /// The terminal, the choices of its user, and what is drawn on it.
@@ -138,6 +162,8 @@ struct Canvas {
     /// The latest scene, and the one on the screen, which is older while the screen is frozen.
     latest: Rc<Scene>,
     shown: Rc<Scene>,
+    /// Whether the one on the screen is of the past, whatever comes.
+    is_past: bool,
     /// The scene and the choices drawn last, and how many names had come by then; `None` if everything must be
     /// redrawn.
     drawn: Option<(Rc<Scene>, Ui, u64)>,
@@ -197,10 +223,16 @@ impl Sink for LiveScreen {
         match input {
             ScreenInput::Terminal(None) => return Ok(ControlFlow::Break(())),
             ScreenInput::Terminal(Some(event)) => {
-                if self.canvas.handle_event(&event).map_err(drawing)? == Some(Effect::Quit) {
-                    return Ok(ControlFlow::Break(()));
+                let filter = self.canvas.ui.filter.clone();
+                match self.canvas.handle_event(&event).map_err(drawing)? {
+                    Some(Effect::Quit) => return Ok(ControlFlow::Break(())),
+                    Some(Effect::Travel(step)) => self.travel(Some(step))?,
+                    Some(Effect::Write | Effect::Copy | Effect::Redraw) | None => {}
                 }
                 self.recent.filter_by(&self.canvas.ui.filter);
+                if self.canvas.ui.filter != filter {
+                    self.travel(None)?;
+                }
             }
             ScreenInput::Redraw if self.canvas.tty.has_gone().map_err(drawing)? => {
                 return Ok(ControlFlow::Break(()));
@@ -208,6 +240,15 @@ impl Sink for LiveScreen {
             ScreenInput::Redraw => self.show_ended(),
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        if let Some(recording) = &mut self.recording
+            && let Some(said) = recording.record(session)?
+        {
+            self.canvas.ui.message = Some(format!(" {said}"));
+        }
+        Ok(())
     }
 
     fn notice(&mut self, notice: &str) {
@@ -228,10 +269,9 @@ impl LiveScreen {
         options: ScreenOptions,
         session: &mut Session,
         tty: Tty,
-        files: Files,
-        mut surroundings: Surroundings,
+        Ways { files, mut surroundings, recording, .. }: Ways<'_>,
     ) -> Result<Self, CommandError> {
-        let ui = choices(options.ascii, &tty)?;
+        let ui = Ui { is_recorded: recording.is_some(), ..choices(options.ascii, &tty)? };
         let mut builder = SceneBuilder::within(options.zone, options.names);
         let mut recent = Recent::default();
         let kept = session.advance_by(|source, context, last| take(source, context, last, &ui))?;
@@ -240,14 +280,29 @@ impl LiveScreen {
         let scene = builder.advance(session.last().clone(), kept, &recent, runs, around);
         recent.name_by(&scene.owners);
         let canvas = Canvas::new(tty, files, ui, scene);
-        Ok(Self { canvas, redraws: redraws(), builder, recent, surroundings })
+        let (redraws, timeline) = (redraws(), Timeline::default());
+        Ok(Self { options, canvas, redraws, builder, recent, surroundings, recording, timeline })
+    }
+
+    /// Goes to another moment of the recording, or shows the same by other choices.
+    fn travel(&mut self, step: Option<Step>) -> Result<(), CommandError> {
+        let Some(reel) = self.recording.as_ref().and_then(Recording::reel) else { return Ok(()) };
+        let Self { canvas, timeline, options, .. } = self;
+        step.into_iter().for_each(|step| timeline.go(step, reel, true));
+        let wanted = canvas.ui.opened.map(|opened| opened.id());
+        match timeline.scene(reel, &canvas.ui.filter, wanted, options)? {
+            Some(scene) => canvas.show_past(scene),
+            None if timeline.shown().is_none() => canvas.show_present(),
+            None => canvas.ui.message = Some(" this moment cannot be read".to_owned()),
+        }
+        Ok(())
     }
 
     /// On the screen Attempts, shows the ended attempts between two snapshots as well.
     fn show_ended(&mut self) {
         let Self { canvas, recent, .. } = self;
         let is_newer = recent.total() != canvas.latest.ended_total;
-        if is_newer && canvas.ui.screen == Screen::Attempts && !canvas.ui.frozen {
+        if is_newer && !canvas.is_past && canvas.ui.screen == Screen::Attempts && !canvas.ui.frozen {
             canvas.show(canvas.latest.with_ended(recent));
         }
     }
@@ -280,7 +335,7 @@ impl Canvas {
     fn new(tty: Tty, files: Files, ui: Ui, scene: Scene) -> Self {
         let scene = Rc::new(scene);
         let (latest, shown) = (Rc::clone(&scene), scene);
-        Self { tty, files, input: terminal::events(), ui, latest, shown, drawn: None }
+        Self { tty, files, input: terminal::events(), ui, latest, shown, is_past: false, drawn: None }
     }
 
     /// Draws if the scene or the choices have changed since the last drawing, once the terminal has taken
@@ -305,7 +360,7 @@ impl Canvas {
     fn handle_event(&mut self, event: &Event) -> io::Result<Option<Effect>> {
         match event {
             Event::Key(key) => {
-                let Some(action) = action(*key, self.ui.input.is_some()) else { return Ok(None) };
+                let Some(action) = action(*key, self.ui.mode()) else { return Ok(None) };
                 self.ui.health_lines = view::health_lines(&self.shown, &self.ui);
                 let effect = self.ui.apply(action, &self.shown);
                 self.after(effect)?;
@@ -329,7 +384,7 @@ impl Canvas {
                 self.tty.forget()?;
                 self.drawn = None;
             }
-            Some(Effect::Quit) | None => {}
+            Some(Effect::Quit | Effect::Travel(_)) | None => {}
         }
         self.show_latest();
         Ok(())
@@ -352,8 +407,21 @@ impl Canvas {
         self.show_latest();
     }
 
+    /// Shows a scene of the past, until another is shown or the present.
+    fn show_past(&mut self, scene: Scene) {
+        self.is_past = true;
+        self.shown = Rc::new(scene);
+        self.ui.follow(&self.shown);
+    }
+
+    /// Shows the latest scene again.
+    fn show_present(&mut self) {
+        self.is_past = false;
+        self.show_latest();
+    }
+
     fn show_latest(&mut self) {
-        if !self.ui.frozen && !Rc::ptr_eq(&self.latest, &self.shown) {
+        if !self.is_past && !self.ui.frozen && !Rc::ptr_eq(&self.latest, &self.shown) {
             self.shown = Rc::clone(&self.latest);
             self.ui.follow(&self.shown);
         }

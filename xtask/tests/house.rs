@@ -40,6 +40,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "memory",
             "makers",
             "attach",
+            "recording",
             "model",
             "source",
             "free",
@@ -53,6 +54,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "nftables",
             "netlink",
             "address",
+            "delta",
             "load",
             "similar",
         ],
@@ -64,6 +66,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "cli",
             "tui",
             "errand",
+            "recorder",
             "error",
             "report",
             "why",
@@ -84,7 +87,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
 ];
 
 /// The crates whose folders must have no import circles.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "handshake-bench",
     "handshake-object",
     "handshake-agent",
@@ -94,18 +97,20 @@ const CRATES: [&str; 11] = [
     "handshake-export",
     "handshake-join",
     "handshake-lab",
+    "handshake-record",
     "handshake-user",
     "xtask",
 ];
 
 /// The crates of the product. None of them may depend on the task runner.
-const PRODUCT: [&str; 7] = [
+const PRODUCT: [&str; 8] = [
     "handshake-agent",
     "handshake-capture",
     "handshake-common",
     "handshake-ebpf",
     "handshake-export",
     "handshake-join",
+    "handshake-record",
     "handshake-user",
 ];
 

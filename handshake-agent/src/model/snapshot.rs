@@ -8,6 +8,7 @@ use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::{Cause, Leg, Seat, Sign, Verdict};
 use handshake_common::wire::Class;
 
+use crate::delta::worded;
 use crate::error::Error;
 use crate::model::books::word;
 pub use crate::model::books::{TcpBooks, TcpFigures, UdpBooks, UdpFigures};
@@ -28,12 +29,23 @@ pub use crate::model::workload::WorkloadFigures;
 use crate::model::workload::{self, workloads};
 use crate::source::local::HostAddresses;
 use crate::source::opens::KernelOpens;
-use crate::source::scan::{Ages, LostHere, Scan};
+use crate::source::scan::{Ages, ByCause, LostHere, Scan};
 use crate::source::sight::Sight;
 use crate::source::{Moment, Reading, ServiceReading, Source};
 
 /// How far the wall clock may stray from the records' before it counts as set.
 const CLOCK_SET_NS: u64 = 1_000_000_000;
+
+/// What a snapshot has of those before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    syn_seen_ns: u64,
+    unseen: Option<UnseenOpens>,
+    expired: ByCause,
+    found_ns: Vec<(String, (u64, u64))>,
+}
+
+worded!(Inherited { syn_seen_ns, unseen, expired, found_ns });
 
 /// The figures of one report.
 #[derive(Clone)]
@@ -127,22 +139,65 @@ impl Snapshot {
         Ok(Self::build(&reading, &scan, &rows, context, previous))
     }
 
+    /// What the next one has of it.
+    pub fn inherited(&self) -> Inherited {
+        let found = self.found_ns.iter().map(|(reason, times)| ((*reason).to_owned(), *times));
+        Inherited {
+            syn_seen_ns: self.syn_seen_ns,
+            unseen: self.unseen,
+            expired: self.tcp.books.by_cause(Verdict::HalfOpenExpired),
+            found_ns: found.collect(),
+        }
+    }
+
+    /// The same of a moment that a recording has, with what it had of those before it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the source.
+    pub fn again(
+        source: &mut dyn Source,
+        context: &Arc<RunContext>,
+        inherited: &Inherited,
+    ) -> Result<Self, Error> {
+        let reading = source.read()?;
+        let scan = source.scan(reading.now, None);
+        let rows = (source.services(), source.workloads());
+        let mut snapshot = Self::build_showing(&reading, &scan, &rows, context, (None, inherited.expired));
+        let known: Vec<&'static str> = snapshot.possible_losses().iter().map(|loss| loss.reason).collect();
+        let times = |reason| inherited.found_ns.iter().find(|(name, _)| name == reason).map(|found| found.1);
+        let found = known.into_iter().filter_map(|reason| Some((reason, times(reason)?)));
+        snapshot.found_ns = found.collect();
+        (snapshot.syn_seen_ns, snapshot.unseen) = (inherited.syn_seen_ns, inherited.unseen);
+        Ok(snapshot)
+    }
+
     /// The workloads that a report lists: the busiest by name, all others in one row, the last.
     #[must_use]
     pub fn listed_workloads(&self) -> Vec<WorkloadFigures> {
         workload::listed(&self.workloads, self.context.top)
     }
 
-    fn build(
+    pub(crate) fn build(
+        reading: &Reading,
+        scan: &Scan,
+        rows: &(Vec<ServiceReading>, Vec<ServiceReading>),
+        context: &Arc<RunContext>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
+        Self::build_showing(reading, scan, rows, context, (previous, shown))
+    }
+
+    fn build_showing(
         reading: &Reading,
         scan: &Scan,
         (services, workloads): &(Vec<ServiceReading>, Vec<ServiceReading>),
         context: &Arc<RunContext>,
-        previous: Option<&Self>,
+        (previous, shown): (Option<&Self>, ByCause),
     ) -> Self {
         let word = |counter: Counter| word(&reading.counters, counter);
         let all = scan.all();
-        let shown = previous.map(|p| p.tcp.books.by_cause(Verdict::HalfOpenExpired)).unwrap_or_default();
         let longest_ns = word(Leg::Connect.longest());
         let every_service = self::services(services, scan, reading.stopped, longest_ns);
         let every_service: Arc<[ServiceFigures]> = every_service.into();

@@ -1,6 +1,10 @@
 //! Connections that the kernel opened while the hooks saw nothing of a handshake. Pure.
 
+use crate::delta::worded;
 use crate::source::opens::KernelOpens;
+
+worded!(KernelOpens { active, passive });
+worded!(UnseenOpens { taken_ns, segments, moved_ns, known, now });
 
 /// The kernel's count of the connections that it opened, held against the hooks'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

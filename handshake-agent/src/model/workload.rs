@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use handshake_common::abi::{WORKLOAD, group_of_address};
 use handshake_common::flow::Side;
 
 use crate::model::books::TcpBooks;
@@ -64,10 +63,9 @@ fn figures(row: &ServiceReading, scan: &Scan, stopped: bool, owners: &OwnerBook)
     // A row's words are changed one by one: between two of them a gauge may be below 0.
     let gauges = service.gauges.map(|word| word.cast_signed().max(0).cast_unsigned());
     let books = |ages: &Ages| TcpBooks::settle(&gauges, ages, ByCause::default(), stopped);
-    if service.protocol != WORKLOAD {
+    let Some(group) = row.group() else {
         return WorkloadFigures { group: None, owner: None, side: None, books: books(&Ages::default()) };
-    }
-    let group = group_of_address(service.address);
+    };
     let side = if service.port == Side::Responder as u16 { Side::Responder } else { Side::Initiator };
     WorkloadFigures {
         group: Some(group),

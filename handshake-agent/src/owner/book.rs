@@ -1,5 +1,6 @@
 //! The owners as a report asks for them: one book for the whole run, and an empty one where there is no tree.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,25 +10,21 @@ use super::{Owner, Owners};
 #[derive(Clone, Debug, Default)]
 pub struct OwnerBook {
     owners: Option<Arc<Mutex<Owners>>>,
-    #[cfg(any(test, feature = "testing"))]
-    fixed: Vec<(u64, Arc<Owner>)>,
+    /// Those that a recording has.
+    fixed: HashMap<u64, Arc<Owner>>,
 }
 
 impl OwnerBook {
     /// Of this machine, and begins to read the tree; empty where no tree of cgroup v2 is mounted.
     #[must_use]
     pub fn open() -> Self {
-        let book = Self {
-            owners: Owners::open().ok().map(|owners| Arc::new(Mutex::new(owners))),
-            #[cfg(any(test, feature = "testing"))]
-            fixed: Vec::new(),
-        };
+        let owners = Owners::open().ok().map(|owners| Arc::new(Mutex::new(owners)));
+        let book = Self { owners, fixed: HashMap::new() };
         book.refresh();
         book
     }
 
     /// These owners, by the ids of their groups.
-    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn fixed(owners: impl IntoIterator<Item = (u64, Owner)>) -> Self {
         let fixed = owners.into_iter().map(|(group, owner)| (group, Arc::new(owner))).collect();
@@ -37,8 +34,7 @@ impl OwnerBook {
     /// The owner of a group, as far as it is known by now; a later question may know more.
     #[must_use]
     pub fn of(&self, group: u64) -> Option<Arc<Owner>> {
-        #[cfg(any(test, feature = "testing"))]
-        if let Some((_, owner)) = self.fixed.iter().find(|(known, _)| *known == group) {
+        if let Some(owner) = self.fixed.get(&group) {
             return Some(Arc::clone(owner));
         }
         self.ask(|owners| owners.of(group, Instant::now()))?

@@ -15,6 +15,9 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// All.
+    pub(crate) const ALL: [Self; 4] = [Self::Docker, Self::Containerd, Self::CriO, Self::Podman];
+
     /// The name.
     #[must_use]
     pub const fn name(self) -> &'static str {

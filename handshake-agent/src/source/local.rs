@@ -24,6 +24,11 @@ impl HostAddresses {
         Self(all.into_iter().take(LOCAL_ADDRESSES).collect())
     }
 
+    /// These, as the programs look them up.
+    pub(crate) fn known(addresses: impl IntoIterator<Item = LocalAddress>) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+
     /// The addresses, as the programs look them up.
     pub const fn all(&self) -> &BTreeSet<LocalAddress> {
         &self.0

@@ -10,6 +10,8 @@
 //! verdict no age changes. The tag is one word, consistent by itself, and becomes two bits without a branch.
 //! Only records whose verdict depends on their age are read, by the table's protocol.
 
+mod kept;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -73,9 +75,13 @@ impl<'a> Onlooker<'a> {
         self.occupancy
     }
 
+    /// The same where another scan has counted the records.
+    pub(crate) const fn count_as(&mut self, occupancy: Occupancy) {
+        self.occupancy = occupancy;
+    }
+
     /// Counts and shows a record that is in no table.
-    #[cfg(any(test, feature = "testing"))]
-    pub fn meet(&mut self, record: &Record) {
+    pub(crate) fn meet(&mut self, record: &Record) {
         self.occupancy[record.state as usize] += 1;
         self.look_at(record);
     }
@@ -107,6 +113,7 @@ impl<'a> Onlooker<'a> {
 }
 
 /// The records of the tables, counted by age.
+#[derive(Clone)]
 pub struct Scan {
     now: Now,
     clocks: Clocks,

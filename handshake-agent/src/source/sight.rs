@@ -1,5 +1,7 @@
 //! What the hooks could see: the looks at them, brought together over a run. Pure.
 
+mod kept;
+
 use std::io;
 
 use crate::hook::{HookLook, HookState, InterfaceLook, LinkState};

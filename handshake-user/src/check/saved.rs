@@ -46,7 +46,12 @@ impl SavedReport {
         }
     }
 
-    fn last_of(from: impl Read, path: String) -> io::Result<Self> {
+    /// Takes the last report out of what was written.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub(crate) fn last_of(from: impl Read, path: String) -> io::Result<Self> {
         let wrong = |what: String| io::Error::new(ErrorKind::InvalidData, what);
         let mut last = None;
         for value in Deserializer::from_reader(BufReader::new(from)).into_iter::<Value>() {

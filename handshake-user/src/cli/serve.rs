@@ -101,6 +101,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE", value_parser = room, default_value = defaults::EVENTS_KEEP)]
     #[arg(env = "HANDSHAKE_EVENTS_KEEP", hide_env = true, help_heading = "Events")]
     pub(crate) events_keep: u64,
+    /// Record the last hour in this folder, for 'handshake replay DIR'
+    #[arg(long, value_name = "DIR", env = "HANDSHAKE_RECORD", hide_env = true, help_heading = "Events")]
+    pub(crate) record: Option<PathBuf>,
     /// OTLP collector that is sent metrics and events, such as http://127.0.0.1:4318, or off [default:
     /// $OTEL_EXPORTER_OTLP_ENDPOINT, else off]
     #[arg(long, value_name = "URL", env = "HANDSHAKE_OTLP", hide_env = true, help_heading = "OpenTelemetry")]
@@ -192,7 +195,8 @@ fn room(text: &str) -> Result<u64, String> {
 impl ServeArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
-        Options { top: 0, events: self.has_rows(), ..Options::from(&self.scope) }
+        let events = self.has_rows() || self.record.is_some();
+        Options { top: 0, events, ..Options::from(&self.scope) }
     }
 
     /// Whether attempts have rows, and these go anywhere.

@@ -1,12 +1,13 @@
-//! `handshake diff`: compares two reports that were written as JSON, and judges expectations of them. The
+//! `handshake diff`: compares two reports that were written as JSON, or two moments of a recording, and judges expectations of them. The
 //! exit code is the answer.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::check::{CheckError, Comparison, Gate, Judged, Reason, SavedReport, Scope, counted, exit_code};
 use crate::cli::DiffArgs;
-use crate::command::{github, out, warn_of_variables};
+use crate::command::replay::recorded::Opened;
+use crate::command::{github, out, warn_of_variables, zone};
 use crate::console;
 use crate::error::CommandError;
 use crate::file::FileAtEnd;
@@ -15,6 +16,7 @@ use crate::report::gate::{GateCase, GateResult};
 use crate::report::text::{self, Style};
 use crate::report::{self, OutputFormat, diff};
 use crate::time::Zone;
+use handshake_record::is_recording;
 
 /// Runs `handshake diff` and returns its exit code.
 ///
@@ -29,7 +31,8 @@ pub(crate) fn run(args: &DiffArgs) -> Result<u8, CommandError> {
     };
     let junit = args.junit.as_deref().map(|path| FileAtEnd::prepare(path).map_err(unwritable(path)));
     let junit = junit.transpose()?;
-    let comparison = Comparison { old: read(&args.old)?, new: read(&args.new)? };
+    let zone = zone(false);
+    let comparison = Comparison { old: read(&args.old, zone)?, new: read(&args.new, zone)? };
     warn_of_variables();
     let mut judged: Vec<Judged<'_>> =
         gate.expectations.iter().map(|each| Judged::by(&comparison, each)).collect();
@@ -79,7 +82,29 @@ pub(crate) fn run(args: &DiffArgs) -> Result<u8, CommandError> {
     Ok(code)
 }
 
-fn read(path: &Path) -> Result<SavedReport, CheckError> {
+/// A report that was written, or that of a moment of a recording.
+fn read(path: &Path, zone: Zone) -> Result<SavedReport, CommandError> {
     let error = |source| CheckError::Saved { path: path.display().to_string(), source };
-    SavedReport::read(path).map_err(error)
+    match moment(path) {
+        Some((folder, when)) => {
+            let opened = Opened::at(&folder)?;
+            let when = when.map(|when| when.parse()).transpose();
+            let when = when.map_err(|wrong| error(io::Error::other::<String>(wrong)))?;
+            let (recorded, _) = opened.moment(opened.number(when, zone)?)?;
+            let mut report = Vec::new();
+            report::json::write_report(&mut report, &recorded.listing(usize::MAX).snapshot()?, None)
+                .map_err(out)?;
+            Ok(SavedReport::last_of(report.as_slice(), path.display().to_string()).map_err(error)?)
+        }
+        None => Ok(SavedReport::read(path).map_err(error)?),
+    }
+}
+
+/// The folder of a recording and a time in it, of DIR@TIME; of DIR alone there is no time.
+fn moment(path: &Path) -> Option<(PathBuf, Option<String>)> {
+    if path.exists() {
+        return is_recording(path).then(|| (path.to_owned(), None));
+    }
+    let (folder, when) = path.to_str()?.rsplit_once('@')?;
+    is_recording(Path::new(folder)).then(|| (folder.into(), Some(when.to_owned())))
 }

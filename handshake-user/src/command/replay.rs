@@ -2,6 +2,7 @@
 
 mod bar;
 mod ladder;
+pub(super) mod recorded;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -41,6 +42,7 @@ use crate::report::{self, OutputFormat};
 use crate::time::Zone;
 use crate::tui::{self, Past, PastCapture, ScreenOptions};
 use handshake_export::events::{Event, EventLog};
+use handshake_record::is_recording;
 
 /// The longest that the report waits for names: a capture may be read before any server has answered.
 const FOR_NAMES: Duration = Duration::from_secs(1);
@@ -54,6 +56,14 @@ const FOR_NAMES: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: &ReplayArgs) -> Result<u8, CommandError> {
     if args.tui && !tui::is_available() {
         return Err(CommandError::NoTerminal);
+    }
+    if let [path] = args.files.as_slice()
+        && is_recording(path)
+    {
+        return recorded::run(args, path);
+    }
+    if args.at.is_some() {
+        return Err(CommandError::NoRecording("--at is for the folder of a recording".to_owned()));
     }
     // It is another process: before any thread.
     let duties = Duties { files: vec![FileDuty::New], ..Duties::default() };

@@ -33,6 +33,7 @@ use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
 use crate::file::{FileAtEnd, read_text};
 use crate::helper::{Duties, FileDuty, Files, Helper, Lines, LinesDuty, Reread, Rereader, Rereads};
+use crate::recorder::Recording;
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -74,6 +75,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let helper = helper(&args, &hosts)?;
     let resolver = helper.as_ref().map(|helper| resolver(helper, hosts)).transpose().map_err(out)?;
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
+    let recording = helper.as_ref().zip(args.record.as_deref());
+    let recording = recording.map(|(helper, path)| Recording::start(helper, path, false)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     let listens_at = socket.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -99,9 +102,13 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         say_where(listens_at);
-        let outlets = Outlets { server, errands, rows, exporter };
+        let records = recording.is_some();
+        if records {
+            session.record();
+        }
+        let outlets = Outlets { server, errands, rows, exporter, recording };
         let mut service = Service::new(args, manager, health, outlets, hangup);
-        let pace = Pace { outlasts_interfaces: true, events: watched.events, ..Pace::default() };
+        let pace = Pace { outlasts_interfaces: true, events: watched.events, records, ..Pace::default() };
         let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
         service.manager.stopping();
         service.hand_over(&mut session);
@@ -135,8 +142,10 @@ fn helper(args: &ServeArgs, hosts: &[String]) -> Result<Option<Helper>, CommandE
     let reread = args.config.as_deref().map(|path| rereader(path, args.metrics_listen));
     let path = args.events_file.clone().filter(|_| args.has_rows());
     let lines = path.map(|path| LinesDuty { path, keep: args.events_keep });
+    let recording = args.record.clone();
     let is_wanted = reread.is_some() || !files.is_empty() || lines.is_some() || !hosts.is_empty();
-    let duties = Duties { files, lines, reread, hosts: hosts.to_vec(), ..Duties::default() };
+    let is_wanted = is_wanted || recording.is_some();
+    let duties = Duties { files, lines, recording, reread, hosts: hosts.to_vec(), ..Duties::default() };
     prepare(&args.scope, is_wanted.then_some(duties))
 }
 
@@ -280,6 +289,7 @@ struct Outlets {
     /// Rows of single attempts, where they go anywhere.
     rows: Option<Rows>,
     exporter: Option<Exporter>,
+    recording: Option<Recording>,
 }
 
 /// A service that runs.
@@ -394,6 +404,7 @@ impl Service {
 
     /// Hands over the last rows and figures.
     fn hand_over(&mut self, session: &mut Session) {
+        self.outlets.recording.iter_mut().for_each(|recording| recording.close(session));
         self.outlets.rows.iter_mut().for_each(|rows| rows.close(session));
         self.page = None;
         // What cannot be read now is never read.
@@ -404,7 +415,8 @@ impl Service {
     /// Waits a little until they are written and taken.
     async fn finish(self) {
         let began = Instant::now();
-        let Outlets { errands, exporter, .. } = self.outlets;
+        let Outlets { errands, exporter, recording, .. } = self.outlets;
+        recording.into_iter().for_each(Recording::finish);
         let left: usize = errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
         if left > 0 {
             say(&format!("--events-file: the last {left} rows are not written: it takes too long"));
@@ -534,8 +546,19 @@ impl Sink for Service {
     }
 
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
-        self.outlets.rows.as_mut().map_or(Ok(()), |rows| rows.take(session))?;
+        match &mut self.outlets.rows {
+            Some(rows) => rows.take(session)?,
+            // They are for the recording alone.
+            None => session.for_each_ended(&mut |_, _| ControlFlow::Continue(())),
+        }
         Ok(EVENTS_EVERY)
+    }
+
+    fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        if let Some(recording) = &mut self.outlets.recording {
+            recording.record(session)?.iter().for_each(|said| say(said));
+        }
+        Ok(())
     }
 
     async fn input(&mut self) -> Input {

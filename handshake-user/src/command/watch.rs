@@ -17,6 +17,7 @@ use crate::error::CommandError;
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::names::Names;
 use crate::output::{Lane, PIECE, Patience, Target};
+use crate::recorder::Recording;
 use crate::report::{self, OutputFormat, text::Style};
 use crate::time::Zone;
 use crate::tui;
@@ -34,9 +35,13 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         watched.top = tui::ALL_SERVICES;
         watched.events = true;
     }
-    let duties = screen.then(|| Duties { files: vec![FileDuty::New], ..Duties::default() });
+    let files: Vec<FileDuty> = screen.then_some(FileDuty::New).into_iter().collect();
+    let is_wanted = screen || args.record.is_some();
+    let duties = is_wanted.then(|| Duties { files, recording: args.record.clone(), ..Duties::default() });
     let helper = prepare(&args.scope, duties)?;
-    let files = helper.as_ref().map(Helper::files).transpose().map_err(out)?;
+    let recording = helper.as_ref().zip(args.record.as_deref());
+    let recording = recording.map(|(helper, path)| Recording::start(helper, path, screen)).transpose()?;
+    let files = helper.as_ref().filter(|_| screen).map(Helper::files).transpose().map_err(out)?;
     let zone = zone(args.output.utc);
     let names = names(args.output.wants_names(), confinement(&args.scope))?;
     let surroundings = screen.then(tui::Surroundings::open);
@@ -46,19 +51,24 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         let mut signals = Signals::new()?;
         let mut session = attach(loaded, &watched, &plan, &args.scope, &mut signals).await?;
         let mut lines = LineReports::new(args, zone, names)?;
+        if recording.is_some() {
+            session.record();
+        }
         let until = args.period.map(|time| Instant::now() + time);
         if let (Some(files), Some(surroundings)) = (files, surroundings) {
             let options =
                 tui::ScreenOptions { interval: args.interval, ascii: args.ascii, zone, names, until };
-            let ending =
-                tui::run(&options, &lines.lane, files, surroundings, &mut session, &mut signals).await?;
+            let ways = tui::Ways { lane: &lines.lane, files, surroundings, recording };
+            let ending = tui::run(&options, ways, &mut session, &mut signals).await?;
             // The closing report is printed after the screen is left; it lists `--top` services.
             session.list_services(args.output.top);
             return lines.close(session, signals, ending).await;
         }
+        lines.recording = recording;
         let pace = Pace {
             snapshots: Some(args.interval),
-            events: args.output.events.0.is_any(),
+            events: watched.events,
+            records: lines.recording.is_some(),
             until,
             ..Pace::default()
         };
@@ -78,6 +88,7 @@ struct LineReports<'a> {
     left_out: u64,
     /// Whether the latest reading failed.
     missing: bool,
+    recording: Option<Recording>,
 }
 
 impl<'a> LineReports<'a> {
@@ -90,13 +101,19 @@ impl<'a> LineReports<'a> {
             followed: Followed::new(EventLog::bounded(args.output.events.0)),
             left_out: 0,
             missing: false,
+            recording: None,
         })
     }
 
     /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile;
     /// after one that has ended the run, the report is written as long as its reader takes it.
     async fn close(self, mut session: Session, signals: Signals, ending: Ending) -> Result<u8, CommandError> {
-        let Self { args, lane, style, mut followed, .. } = self;
+        let Self { args, lane, style, mut followed, recording, .. } = self;
+        // Before the reader of the report is waited for.
+        if let Some(mut recording) = recording {
+            recording.close(&mut session);
+            recording.finish();
+        }
         let format = args.output.format;
         let mut ended = Vec::new();
         if args.output.events.0.is_any() {
@@ -132,6 +149,8 @@ impl<'a> LineReports<'a> {
     fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
         let Self { args, lane, style, followed, .. } = self;
         if !args.output.events.0.is_any() {
+            // They are for the recording alone.
+            session.for_each_ended(&mut |_, _| ControlFlow::Continue(()));
             return Ok(());
         }
         let mut piece = Vec::new();
@@ -225,6 +244,13 @@ impl Sink for LineReports<'_> {
         self.show_ended(session)?;
         self.show_aged(session)?;
         Ok(EVENTS_EVERY)
+    }
+
+    fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        if let Some(recording) = &mut self.recording {
+            recording.record(session)?.iter().for_each(|said| say(said));
+        }
+        Ok(())
     }
 
     fn notice(&mut self, notice: &str) {

@@ -1,12 +1,11 @@
-//! Keeps some of the records while a snapshot reads them: the oldest open attempts, the latest silent connections
-//! and UDP flows, and the number of records by state. A table may hold millions of records, so only a few thousand are kept.
+//! Keeps some of the records while a snapshot reads them: those that pass the filter.
 
 use std::cell::RefCell;
-use std::collections::BinaryHeap;
 
-use handshake_agent::source::scan::{Occupancy, Onlooker, Scan};
+use handshake_agent::model::kept::{KeptRecords, Most, Selection};
+use handshake_agent::source::scan::{Onlooker, Scan};
 use handshake_agent::source::{Moment, Reading, ServiceReading, Source};
-use handshake_common::record::{Clocks, Detail, Now, Record, State};
+use handshake_common::record::{Clocks, Now, Record};
 
 use super::filter::ListFilter;
 use super::owners::Owners;
@@ -18,25 +17,7 @@ pub(crate) const OPEN_KEPT: usize = 2_000;
 const SILENT_KEPT: usize = 500;
 /// Most UDP flows kept: the latest.
 pub(crate) const UDP_KEPT: usize = 500;
-/// The states whose records are kept, as bits.
-const KEPT_STATES: u64 = State::OPEN as u64 | State::UDP as u64;
-
-/// The kept records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KeptRecords {
-    /// The oldest open attempts that pass the filter, the oldest first.
-    pub(crate) open: Vec<Flow>,
-    /// Number of open attempts that pass the filter, kept or not.
-    pub(crate) open_found: u64,
-    /// The latest silent connections that pass the filter, the latest first.
-    pub(crate) silent: Vec<Flow>,
-    /// The latest UDP flows that pass the filter, the latest first.
-    pub(crate) udp: Vec<Flow>,
-    /// Number of records by state.
-    pub(crate) occupancy: Occupancy,
-    /// The flow that was asked for, if its record still exists.
-    pub(crate) wanted: Option<Flow>,
-}
+const MOST: Most = Most { open: OPEN_KEPT, silent: SILENT_KEPT, udp: UDP_KEPT };
 
 /// A source that keeps some of the records that are read through it.
 pub(crate) struct Collecting<'a> {
@@ -44,7 +25,7 @@ pub(crate) struct Collecting<'a> {
     filter: &'a ListFilter,
     owners: &'a Owners,
     wanted: Option<FlowId>,
-    selection: RefCell<RecordSelection>,
+    kept: RefCell<KeptRecords>,
     stopped: bool,
 }
 
@@ -56,13 +37,13 @@ impl<'a> Collecting<'a> {
         owners: &'a Owners,
         wanted: Option<FlowId>,
     ) -> Self {
-        let selection = RefCell::new(RecordSelection::new());
-        Self { source, filter, owners, wanted, selection, stopped: false }
+        let kept = RefCell::default();
+        Self { source, filter, owners, wanted, kept, stopped: false }
     }
 
     /// The records kept by the latest scan.
     pub(crate) fn kept(self) -> KeptRecords {
-        self.selection.into_inner().kept()
+        self.kept.into_inner()
     }
 }
 
@@ -75,7 +56,7 @@ impl Source for Collecting<'_> {
 
     /// Scans with its own onlooker; there is no other.
     fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
-        let mut selection = RecordSelection::new();
+        let (mut selection, mut found) = (Selection::of(MOST), None);
         let moment = Moment { now, stopped: self.stopped, clocks: self.source.clocks() };
         let mut show = |record: &Record| {
             let fits = || self.filter.is_empty() || self.filter.admits_record(record, &moment, self.owners);
@@ -83,15 +64,15 @@ impl Source for Collecting<'_> {
             if let Some(wanted) = self.wanted
                 && wanted == Flow::of(*record).id()
             {
-                selection.wanted = Some(Flow::of(*record));
+                found = Some(Flow::of(*record));
             }
         };
         // The wanted flow may be in any state by now.
-        let states = if self.wanted.is_some() { u64::MAX } else { KEPT_STATES };
+        let states = if self.wanted.is_some() { u64::MAX } else { Most::STATES };
         let mut onlooker = Onlooker::new(states, &mut show).with_silent();
         let scan = self.source.scan(now, Some(&mut onlooker));
         let occupancy = onlooker.occupancy();
-        *self.selection.borrow_mut() = RecordSelection { occupancy, ..selection };
+        *self.kept.borrow_mut() = selection.kept(occupancy, found);
         scan
     }
 
@@ -109,98 +90,6 @@ impl Source for Collecting<'_> {
 
     fn clocks(&self) -> Clocks {
         self.source.clocks()
-    }
-}
-
-struct RecordSelection {
-    open: LeastRecords,
-    open_found: u64,
-    silent: LeastRecords,
-    udp: LeastRecords,
-    occupancy: Occupancy,
-    wanted: Option<Flow>,
-}
-
-impl RecordSelection {
-    fn new() -> Self {
-        Self {
-            open: LeastRecords::of(OPEN_KEPT),
-            open_found: 0,
-            silent: LeastRecords::of(SILENT_KEPT),
-            udp: LeastRecords::of(UDP_KEPT),
-            occupancy: [0; State::ALL.len()],
-            wanted: None,
-        }
-    }
-
-    /// Adds a record if it should be kept. Called for every record shown, so the cheapest checks come first.
-    fn add(&mut self, record: &Record, moment: &Moment, fits: impl FnOnce() -> bool) {
-        let Moment { now, clocks, .. } = moment;
-        match &record.detail {
-            // An attempt past T2 is no longer open.
-            Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
-                if fits() {
-                    self.open_found += 1;
-                    self.open.offer(tcp.opened_ns, record);
-                }
-            }
-            Detail::Tcp(tcp) if record.is_silent(*now, clocks) => {
-                if fits() {
-                    // Inverted, so that the latest has the least key.
-                    self.silent.offer(u64::MAX - tcp.opened_ns, record);
-                }
-            }
-            Detail::Udp(udp) if !record.expired(*now, clocks) => {
-                if fits() {
-                    // Inverted, so that the latest flow has the least key.
-                    self.udp.offer(u64::MAX - udp.opened_ns, record);
-                }
-            }
-            Detail::Tcp(_) | Detail::Udp(_) => {}
-        }
-    }
-
-    fn kept(self) -> KeptRecords {
-        KeptRecords {
-            open: self.open.sorted(),
-            open_found: self.open_found,
-            silent: self.silent.sorted(),
-            udp: self.udp.sorted(),
-            occupancy: self.occupancy,
-            wanted: self.wanted,
-        }
-    }
-}
-
-/// The records with the least keys, up to a maximum. Records stay in place; the heap, with the largest key on
-/// top, moves only keys and indices.
-struct LeastRecords {
-    most: usize,
-    records: Vec<Record>,
-    heap: BinaryHeap<(u64, usize)>,
-}
-
-impl LeastRecords {
-    fn of(most: usize) -> Self {
-        Self { most, records: Vec::new(), heap: BinaryHeap::new() }
-    }
-
-    fn offer(&mut self, key: u64, record: &Record) {
-        if self.records.len() < self.most {
-            self.heap.push((key, self.records.len()));
-            self.records.push(*record);
-        } else if let Some(mut largest) = self.heap.peek_mut()
-            && key < largest.0
-        {
-            self.records[largest.1] = *record;
-            largest.0 = key;
-        }
-    }
-
-    /// The flows in the order of their keys.
-    fn sorted(self) -> Vec<Flow> {
-        let order = self.heap.into_sorted_vec();
-        order.into_iter().map(|(_, place)| Flow::of(self.records[place])).collect()
     }
 }
 

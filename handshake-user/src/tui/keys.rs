@@ -8,6 +8,10 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::screen::Screen;
+use super::timeline::Step;
+
+/// Moments of a minute.
+const MINUTE: usize = 60;
 
 /// The action of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +54,19 @@ pub(crate) enum Action {
     Write,
     /// Redraw everything, after another program wrote to the terminal.
     Redraw,
+    /// Go through time.
+    Travel(Step),
     /// Edit the filter that is being typed.
     Edit(Edit),
+}
+
+/// What decides which action a key has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mode {
+    /// A filter is being typed.
+    pub(crate) is_typing: bool,
+    /// There is a recording to go through.
+    pub(crate) is_recorded: bool,
 }
 
 /// A change of the filter that is being typed.
@@ -86,8 +101,9 @@ pub(crate) enum Motion {
     Last,
 }
 
-/// The action of a key, if it has one. `typing` says whether a filter is being typed.
-pub(crate) fn action(key: KeyEvent, typing: bool) -> Option<Action> {
+/// The action of a key, if it has one.
+pub(crate) fn action(key: KeyEvent, mode: Mode) -> Option<Action> {
+    let typing = mode.is_typing;
     if key.kind == KeyEventKind::Release {
         return None;
     }
@@ -97,7 +113,21 @@ pub(crate) fn action(key: KeyEvent, typing: bool) -> Option<Action> {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
         return with_control(key.code, typing);
     }
-    if typing { typed(key.code) } else { pressed(key.code) }
+    if typing {
+        return typed(key.code);
+    }
+    let by = if key.modifiers.contains(KeyModifiers::SHIFT) { MINUTE } else { 1 };
+    travelled(key.code, by).filter(|_| mode.is_recorded).map(Action::Travel).or_else(|| pressed(key.code))
+}
+
+/// The step through a recording.
+const fn travelled(code: KeyCode, by: usize) -> Option<Step> {
+    match code {
+        KeyCode::Left => Some(Step::Back(by)),
+        KeyCode::Right => Some(Step::On(by)),
+        KeyCode::Home => Some(Step::End),
+        _ => None,
+    }
 }
 
 const fn with_control(code: KeyCode, typing: bool) -> Option<Action> {
@@ -166,8 +196,8 @@ pub(crate) const HELP: [(&str, &str); 13] = [
     ("s S", "sort by the next column; reverse"),
     ("p n", "freeze; ends by address, name or owner"),
     ("w y", "write JSON to this folder; copy as text"),
-    ("? h", "this help"),
-    ("q Ctrl-C", "quit and print the last report"),
+    ("← → Home", "back and on in a --record; Shift a minute; live"),
+    ("? q Ctrl-C", "this help; quit and print the last report"),
 ];
 
 /// What signs and colours mean, if the help has room.
@@ -188,9 +218,14 @@ pub(crate) const FILTERS: [&str; 2] = [
 mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-    use super::{Action, Edit, HELP, Motion, action};
+    use super::{Action, Edit, HELP, MINUTE, Mode, Motion, action};
     use crate::testing::{TERMINAL, firsts};
     use crate::tui::screen::Screen;
+    use crate::tui::timeline::Step;
+
+    const LIVE: Mode = Mode { is_typing: false, is_recorded: false };
+    const RECORDED: Mode = Mode { is_typing: false, is_recorded: true };
+    const WHILE_TYPING: Mode = Mode { is_typing: true, is_recorded: false };
 
     const NORMAL: [(KeyCode, Action); 37] = [
         (KeyCode::Char('q'), Action::Quit),
@@ -244,28 +279,48 @@ mod tests {
     #[test]
     fn each_key_has_its_action() {
         for (code, means) in NORMAL {
-            assert_eq!(action(KeyEvent::from(code), false), Some(means), "{code:?}");
+            assert_eq!(action(KeyEvent::from(code), LIVE), Some(means), "{code:?}");
         }
         for (code, means) in TYPING {
-            assert_eq!(action(KeyEvent::from(code), true), Some(means), "{code:?}");
+            assert_eq!(action(KeyEvent::from(code), WHILE_TYPING), Some(means), "{code:?}");
         }
         for code in [KeyCode::F(1), KeyCode::Insert, KeyCode::Char('z'), KeyCode::Null] {
-            assert_eq!(action(KeyEvent::from(code), false), None, "{code:?}");
+            assert_eq!(action(KeyEvent::from(code), LIVE), None, "{code:?}");
         }
-        assert_eq!(action(KeyEvent::from(KeyCode::Up), true), None);
+        assert_eq!(action(KeyEvent::from(KeyCode::Up), WHILE_TYPING), None);
+    }
+
+    /// Over a recording three keys go through time; all others are as they were.
+    #[test]
+    fn arrows_go_through_a_recording() {
+        let shifted = |code| KeyEvent::new(code, KeyModifiers::SHIFT);
+        let travels = [
+            (KeyCode::Left, Step::Back(1), Step::Back(MINUTE)),
+            (KeyCode::Right, Step::On(1), Step::On(MINUTE)),
+            (KeyCode::Home, Step::End, Step::End),
+        ];
+        for (code, one, minute) in travels {
+            assert_eq!(action(KeyEvent::from(code), RECORDED), Some(Action::Travel(one)));
+            assert_eq!(action(shifted(code), RECORDED), Some(Action::Travel(minute)));
+            assert_eq!(action(KeyEvent::from(code), Mode { is_typing: true, ..RECORDED }), None);
+        }
+        for (code, means) in NORMAL.into_iter().filter(|(code, _)| travels.iter().all(|(of, ..)| of != code))
+        {
+            assert_eq!(action(KeyEvent::from(code), RECORDED), Some(means), "{code:?}");
+        }
     }
 
     #[test]
     fn ctrl_c_quits_while_typing_as_well() {
         let control = |character| KeyEvent::new(KeyCode::Char(character), KeyModifiers::CONTROL);
-        for typing in [false, true] {
+        for typing in [LIVE, RECORDED, WHILE_TYPING] {
             assert_eq!(action(control('c'), typing), Some(Action::Quit));
             assert_eq!(action(control('l'), typing), Some(Action::Redraw));
             assert_eq!(action(control('q'), typing), None);
         }
-        assert_eq!(action(control('u'), true), Some(Action::Edit(Edit::Clear)));
+        assert_eq!(action(control('u'), WHILE_TYPING), Some(Action::Edit(Edit::Clear)));
         let alt = KeyEvent::new(KeyCode::Char('q'), KeyModifiers::ALT);
-        assert_eq!(action(alt, false), None);
+        assert_eq!(action(alt, LIVE), None);
     }
 
     /// Terminals that report releases send each key twice.
@@ -273,7 +328,7 @@ mod tests {
     fn the_release_of_a_key_has_no_action() {
         let mut key = KeyEvent::from(KeyCode::Char('q'));
         key.kind = KeyEventKind::Release;
-        assert_eq!(action(key, false), None);
+        assert_eq!(action(key, LIVE), None);
     }
 
     /// The name of a key in docs/terminal.md.
@@ -294,9 +349,9 @@ mod tests {
     }
 
     /// The letters that have an action with Control.
-    fn with_control(typing: bool) -> impl Iterator<Item = String> {
+    fn with_control(mode: Mode) -> impl Iterator<Item = String> {
         let means = move |letter: &char| {
-            action(KeyEvent::new(KeyCode::Char(*letter), KeyModifiers::CONTROL), typing).is_some()
+            action(KeyEvent::new(KeyCode::Char(*letter), KeyModifiers::CONTROL), mode).is_some()
         };
         ('a'..='z').filter(means).map(|letter| format!("Ctrl-{}", letter.to_ascii_uppercase()))
     }
@@ -304,12 +359,14 @@ mod tests {
     /// docs/terminal.md has exactly these keys.
     #[test]
     fn each_key_is_documented() {
-        let keys = NORMAL.iter().map(|(code, _)| name(*code)).chain(with_control(false));
+        let travel = ["←", "→", "Shift-←", "Shift-→", "Home"].map(str::to_owned);
+        assert_eq!(firsts(TERMINAL, "key over a recording"), travel.into());
+        let keys = NORMAL.iter().map(|(code, _)| name(*code)).chain(with_control(LIVE));
         assert_eq!(firsts(TERMINAL, "key |"), keys.collect());
         let typed =
             TYPING.iter().filter(|(code, _)| !matches!(code, KeyCode::Char(_))).map(|(code, _)| name(*code));
         let always = ["Ctrl-C", "Ctrl-L"];
-        let typed = typed.chain(with_control(true).filter(|name| !always.contains(&name.as_str())));
+        let typed = typed.chain(with_control(WHILE_TYPING).filter(|name| !always.contains(&name.as_str())));
         assert_eq!(firsts(TERMINAL, "key while typing"), typed.collect());
     }
 
@@ -319,7 +376,7 @@ mod tests {
         for (keys, _) in HELP {
             for name in keys.split(' ').filter(|name| name.len() == 1) {
                 let code = KeyCode::Char(name.chars().next().expect("one character"));
-                assert!(action(KeyEvent::from(code), false).is_some(), "{name}");
+                assert!(action(KeyEvent::from(code), LIVE).is_some(), "{name}");
             }
         }
     }

@@ -1,8 +1,9 @@
-//! The four screens over a capture that has been read to its end. Time stands still: only the choices change,
-//! and a new filter looks through all flows of the capture, because none is lost meanwhile.
+//! The four screens over a capture that has been read to its end, or over a recording. Time stands still: only the
+//! choices change, and a new filter looks through all flows of the capture, because none is lost meanwhile.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use handshake_agent::session::Signals;
 use handshake_agent::source::{Moment, Source};
 use handshake_common::record::Record;
 
-use super::collect::{Collecting, KeptRecords, UDP_KEPT};
+use super::collect::{Collecting, UDP_KEPT};
 use super::filter::ListFilter;
 use super::owners::Owners;
 use super::recent::{KEPT, Recent};
@@ -22,10 +23,13 @@ use super::scene::{Scene, SceneBuilder};
 use super::state::{Effect, Ui};
 use super::surroundings::Around;
 use super::terminal::Tty;
+use super::timeline::Timeline;
 use super::{Canvas, ScreenOptions, choices, drawing, redraws};
 use crate::error::CommandError;
 use crate::helper::Files;
 use crate::output::Lane;
+use handshake_agent::model::kept::KeptRecords;
+use handshake_record::Reel;
 
 /// What is kept for the screens while a capture is read.
 #[derive(Default)]
@@ -103,6 +107,60 @@ pub(crate) async fn explore(
             }
         }
     }
+}
+
+/// Shows a recording on `lane`, from this moment on, until the user quits, a signal arrives or the terminal goes.
+/// Restores the terminal. Returns the moment that was shown last.
+///
+/// # Errors
+///
+/// Those of the terminal, and of reading the recording.
+pub(crate) async fn explore_recording(
+    options: ScreenOptions,
+    lane: &Lane,
+    files: Files,
+    (reel, number): (&Reel, usize),
+    signals: &mut Signals,
+) -> Result<usize, CommandError> {
+    let tty = Tty::enter(lane).map_err(CommandError::output("prepare the terminal"))?;
+    let ui = Ui { is_recorded: true, ..choices(options.ascii, &tty)? };
+    let mut timeline = Timeline::at(number);
+    let unreadable =
+        || CommandError::output("read the recording")(io::Error::other("the moment makes no sense"));
+    let scene = timeline.scene(reel, &ui.filter, None, &options)?.ok_or_else(unreadable)?;
+    let mut canvas = Canvas::new(tty, files, ui, scene);
+    let mut redraws = redraws();
+    loop {
+        canvas.draw().map_err(drawing)?;
+        tokio::select! {
+            biased;
+            _ = signals.any() => break,
+            event = canvas.input.recv() => {
+                let Some(event) = event else { break };
+                let filter = canvas.ui.filter.clone();
+                let effect = canvas.handle_event(&event).map_err(drawing)?;
+                if effect == Some(Effect::Quit) {
+                    break;
+                }
+                if let Some(Effect::Travel(step)) = effect {
+                    timeline.go(step, reel, false);
+                } else if canvas.ui.filter == filter {
+                    continue;
+                }
+                let wanted = canvas.ui.opened.map(|opened| opened.id());
+                match timeline.scene(reel, &canvas.ui.filter, wanted, &options)? {
+                    Some(scene) => canvas.show(scene),
+                    None => canvas.ui.message = Some(" this moment cannot be read".to_owned()),
+                }
+            }
+            _ = redraws.tick() => {
+                if canvas.tty.has_gone().map_err(drawing)? {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(timeline.shown().unwrap_or(number))
 }
 
 /// The scene of the capture's end. Its window is the whole capture.

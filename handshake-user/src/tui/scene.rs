@@ -12,6 +12,7 @@ use handshake_agent::model::settled::{Health, Settled};
 use handshake_agent::model::snapshot::{
     Interval, Latency, Origin, ServiceBooks, Snapshot, TcpBooks, UdpBooks,
 };
+use handshake_agent::recording::LeftOut;
 use handshake_agent::source::Moment;
 use handshake_agent::source::live::ProgramRuns;
 use handshake_common::abi::Histogram;
@@ -20,7 +21,6 @@ use handshake_common::record::{Clocks, Now, State};
 use handshake_common::verdict::{Cause, Leg, UdpVerdict, Verdict};
 
 use super::banner::{Surge, SurgeDetector};
-use super::collect::KeptRecords;
 use super::history::{IntervalRates, RateHistory, failed};
 use super::minute::Minutes;
 use super::owners::Owners;
@@ -35,6 +35,7 @@ use crate::report::text::exact::Exactness;
 use crate::time::Zone;
 use handshake_agent::model::flow::frames::FrameIndex;
 use handshake_agent::model::flow::{Flow, FlowId, View};
+use handshake_agent::model::kept::KeptRecords;
 use handshake_agent::owner::Owner;
 
 /// Intervals in the window of the headline, the times and the services' rates: enough to be steady, and few
@@ -102,6 +103,17 @@ pub(crate) struct Scene {
     pub(crate) service_owners: HashMap<ServiceId, Arc<Owner>>,
     /// Where the flows' packets are in the capture.
     pub(crate) frames: Option<Rc<FrameIndex>>,
+    /// Where in a recording it is.
+    pub(crate) past: Option<PastMoment>,
+}
+
+/// Where in a recording a scene is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PastMoment {
+    /// How long before the recording's end, ns.
+    pub(crate) ago_ns: u64,
+    /// What there was no room for.
+    pub(crate) left_out: LeftOut,
 }
 
 /// The headline: whether connections are being established.
@@ -271,13 +283,25 @@ impl SceneBuilder {
             programs: programs_between(&self.programs, &programs),
             snapshot: Arc::clone(&snapshot),
             frames: None,
+            past: None,
         };
         self.programs = programs;
+        self.leave(snapshot);
+        scene
+    }
+
+    /// Takes in a snapshot of which there is no scene.
+    pub(crate) fn pass(&mut self, snapshot: Snapshot) {
+        self.minutes.observe(&snapshot);
+        let _ = self.observe(&snapshot);
+        self.leave(Arc::new(snapshot));
+    }
+
+    fn leave(&mut self, snapshot: Arc<Snapshot>) {
         self.window.push_back(snapshot);
         if self.window.len() > WINDOW {
             self.window.pop_front();
         }
-        scene
     }
 
     fn interval_ns(&self, snapshot: &Snapshot) -> u64 {

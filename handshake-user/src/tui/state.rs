@@ -2,12 +2,13 @@
 //! them. Pure.
 
 use super::filter::ListFilter;
-use super::keys::{Action, Edit, Motion};
+use super::keys::{Action, Edit, Mode, Motion};
 use super::list::{self, AttemptColumn, ServiceColumn, SortOrder};
 use super::scene::Scene;
 use super::screen::Screen;
 use super::service::ServiceId;
 use super::theme::Theme;
+use super::timeline::Step;
 use crate::names::Names;
 use handshake_agent::address::Cidr;
 use handshake_agent::model::flow::{Flow, FlowId};
@@ -24,6 +25,8 @@ pub(crate) enum Effect {
     Copy,
     /// Redraw every cell.
     Redraw,
+    /// Go through time.
+    Travel(Step),
 }
 
 /// The cursor in a list that changes. It stays on the row that it was put on while that row exists.
@@ -124,6 +127,8 @@ pub(crate) struct Ui {
     pub(crate) message: Option<String>,
     /// Rows of the terminal, from which the length of a page follows.
     pub(crate) rows: u16,
+    /// Whether there is a recording to go through.
+    pub(crate) is_recorded: bool,
 }
 
 impl Ui {
@@ -148,6 +153,7 @@ impl Ui {
             health_lines: 0,
             message: None,
             rows: 24,
+            is_recorded: false,
         }
     }
 
@@ -159,6 +165,7 @@ impl Ui {
             Action::Write => return Some(Effect::Write),
             Action::Copy => return Some(Effect::Copy),
             Action::Redraw => return Some(Effect::Redraw),
+            Action::Travel(step) => return Some(Effect::Travel(step)),
             Action::Help => self.help = !self.help,
             Action::Next => self.go(self.screen.step(1)),
             Action::Previous => self.go(self.screen.step(Screen::ALL.len() - 1)),
@@ -177,6 +184,11 @@ impl Ui {
             Action::Edit(edit) => self.edit(edit),
         }
         None
+    }
+
+    /// What decides which action a key has.
+    pub(crate) const fn mode(&self) -> Mode {
+        Mode { is_typing: self.input.is_some(), is_recorded: self.is_recorded }
     }
 
     /// The names of ends.

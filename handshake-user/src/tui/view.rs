@@ -48,7 +48,7 @@ pub(crate) fn draw(buffer: &mut Buffer, scene: &Scene, ui: &Ui) {
         return;
     }
     let width = usize::from(area.width);
-    let mut top = vec![chrome::header(scene, ui, width), chrome::tabs(ui, width)];
+    let mut top = vec![chrome::header(scene, ui, width), chrome::tabs(scene, ui, width)];
     top.extend(chrome::banner(scene, ui, width));
     if area.height >= ROOMY + u16::try_from(top.len()).unwrap_or(u16::MAX) {
         top.push(Line::default());

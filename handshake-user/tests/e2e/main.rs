@@ -28,6 +28,7 @@ mod output;
 mod owners;
 mod privilege;
 mod process;
+mod recording;
 mod replay;
 mod report_file;
 mod rows;

@@ -26,7 +26,7 @@ fn skipped() -> bool {
 }
 
 /// Starts `handshake watch` on a terminal, and waits for its first screen.
-fn show(host: &Namespace, arguments: &[&str]) -> Result<Terminal> {
+pub(crate) fn show(host: &Namespace, arguments: &[&str]) -> Result<Terminal> {
     let terminal = Terminal::new(100, 30)?;
     let mut command = host.command(HANDSHAKE);
     command.args(["watch", "-i", DEVICE, "--max-flows", "1000"]).args(arguments);
@@ -41,7 +41,7 @@ fn shows(terminal: &Terminal, all: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn press(terminal: &Terminal, key: &str, wanted: &str) -> Result<String> {
+pub(crate) fn press(terminal: &Terminal, key: &str, wanted: &str) -> Result<String> {
     terminal.key(key)?;
     terminal.await_screen(TIMEOUT, |screen| screen.contains(wanted)).with_context(|| format!("after {key}"))
 }

@@ -5,6 +5,7 @@ use std::slice;
 
 use handshake_agent::error::some_of;
 use handshake_agent::model::snapshot::{CaptureOrigin, InterfaceHooks, Origin};
+use handshake_agent::recording::LeftOut;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -14,7 +15,7 @@ use crate::names::Names;
 use crate::number::{group, span, whole_percent};
 use crate::report::text::{cause, time_of};
 use crate::tui::banner::Surge;
-use crate::tui::scene::Scene;
+use crate::tui::scene::{PastMoment, Scene};
 use crate::tui::screen::Screen;
 use crate::tui::state::Ui;
 use crate::tui::theme::Tone;
@@ -88,7 +89,7 @@ pub(super) fn hooks(interface: &InterfaceHooks) -> String {
 }
 
 /// The tabs with the current screen marked, the filter, and whether the screen is frozen.
-pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
+pub(super) fn tabs(scene: &Scene, ui: &Ui, width: usize) -> Line<'static> {
     let pen = Pen(ui.theme);
     let mut start = Vec::new();
     for (at, screen) in Screen::ALL.into_iter().enumerate() {
@@ -97,7 +98,9 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
     }
     let named: usize = start.iter().map(Span::width).sum();
     let mut end = Vec::new();
-    if ui.frozen {
+    if let Some(past) = &scene.past {
+        end.push(pen.span(format!(" {} ", ago(past)), Tone::Selected));
+    } else if ui.frozen {
         end.push(pen.span(" FROZEN ".to_owned(), Tone::Selected));
     }
     let room = width.saturating_sub(named + 2 + end.iter().map(Span::width).sum::<usize>());
@@ -109,6 +112,17 @@ pub(super) fn tabs(ui: &Ui, width: usize) -> Line<'static> {
         end.insert(1, pen.span(" ", Tone::Plain));
     }
     apart(start, end, width)
+}
+
+/// How long before the end of the recording a moment was, and what it had no room for.
+fn ago(past: &PastMoment) -> String {
+    let LeftOut { open, failed, ended } = past.left_out;
+    let ago =
+        if past.ago_ns == 0 { "RECORDED".to_owned() } else { format!("RECORDED -{}", span(past.ago_ns)) };
+    match open + failed + ended {
+        0 => ago,
+        missing => format!("{ago}, {} flows left out", group(missing)),
+    }
 }
 
 /// The lines of the banner: the surge and its cause; empty without a surge.
@@ -172,5 +186,8 @@ fn keys(pen: Pen, scene: &Scene, ui: &Ui) -> Vec<Span<'static>> {
         Screen::Services => &["q quit", "Enter attempts", "f failures", "/ filter", "s sort", "p freeze"],
         Screen::Health => &["q quit", "Tab next screen", "y copy", "p freeze", "w write"],
     };
-    hints.iter().map(|hint| pen.span(format!("{hint}   "), Tone::Faint)).collect()
+    let travel = ui.is_recorded.then_some("← → time");
+    let (quit, others) = hints.split_at(hints.len().min(1));
+    let all = quit.iter().copied().chain(travel).chain(others.iter().copied());
+    all.map(|hint| pen.span(format!("{hint}   "), Tone::Faint)).collect()
 }

@@ -166,7 +166,9 @@ fn programs(scene: &Scene, pen: Pen) -> Vec<Line<'static>> {
         return Vec::new();
     }
     let timed = scene.programs.iter().any(|program| program.ns_a_run.is_some());
-    let said = if timed {
+    let said = if scene.past.is_some() {
+        "not recorded".to_owned()
+    } else if timed {
         "by the kernel's statistics".to_owned()
     } else {
         format!("not timed: {STATISTICS} (costs a little)")
