@@ -107,6 +107,8 @@ pub mod option {
     pub const TEST_CLOCK: u32 = 16;
     /// Segments that come in with a wrong TCP checksum prove nothing.
     pub const CHECKSUMS: u32 = 32;
+    /// Handshakes take the general way alone: it explains their segments, and keeps the makers of their sockets.
+    pub const GENERAL: u32 = 64;
     /// Never set, which the verifier does not know: what is mixed with it is any number to it.
     pub const VEIL: u32 = 1 << 31;
 }

@@ -8,10 +8,11 @@
 use core::hint::cold_path;
 
 use crate::abi::{CONNECT_WORDS, COUNTERS, Counter, SERVICE_GAUGES, SERVICE_WAS_SILENT};
+use crate::flow::Family;
 #[cfg(not(target_arch = "bpf"))]
 use crate::shared::read_fence;
 use crate::shared::{Shared32, Shared64};
-use crate::{below, low_half, masked, opaque};
+use crate::{below, low_half, masked, opaque, opaque_unless_known};
 
 /// A counter block as the tracker reaches it: the bytes of [`abi::CounterBlock`](crate::abi::CounterBlock).
 #[repr(transparent)]
@@ -260,6 +261,13 @@ impl ServiceRow {
         Claim::Unsettled
     }
 
+    /// Is this the service's row, and does it stay so for a while?
+    #[inline(always)]
+    pub fn is_of(&self, key: &ServiceKey, now: u32) -> bool {
+        let state = self.state.load_in_order();
+        state & KIND == VALID && self.holds(key) && self.keep(state, now)
+    }
+
     /// Is something counted in the service's row at the gauge's place? `false`: the row went to another
     /// service, and what it had counted is in `other`.
     #[inline(always)]
@@ -366,9 +374,15 @@ impl ServiceRow {
 
     #[inline(always)]
     fn holds(&self, key: &ServiceKey) -> bool {
+        // A row whose family is IPv4 has no further words.
         self.what.load() == key.what
             && self.address[0].load() == key.address[0]
-            && self.address[1].load() == key.address[1]
+            && (key.family() == Family::V4 as u8 || self.holds_rest(key))
+    }
+
+    #[inline(always)]
+    fn holds_rest(&self, key: &ServiceKey) -> bool {
+        self.address[1].load() == key.address[1]
             && self.address[2].load() == key.address[2]
             && self.address[3].load() == key.address[3]
     }
@@ -400,7 +414,7 @@ impl ServiceRow {
         const TO_UDP: usize = Counter::UdpFlows as usize - Counter::Attempts as usize;
         let is_udp = low_half(below(Counter::LAST_TCP as i64, place.cast_signed() as i64)) as usize;
         let gauge = place.wrapping_sub(Counter::Attempts as usize).wrapping_sub(is_udp * TO_UDP);
-        self.gauges.get(low_half(opaque(gauge as u64)) as usize)
+        self.gauges.get(low_half(opaque_unless_known(gauge as u64)) as usize)
     }
 
     /// The row as a value, when it is valid and is not given to another service meanwhile.

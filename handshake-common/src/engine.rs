@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! observe ─▶ filter   count by class, --port and --net
-//!         ├▶ fast     packets that only count
+//!         ├▶ fast     packets that only count ─▶ straight  the segments of a handshake without incident
 //!         └▶ run ─┬─▶ open    a SYN: the record of an attempt: place (slot, eviction), service (row)
 //!                 ├─▶ update  a packet and the record of its flow ─▶ tcp::step, udp::step
 //!                 ├─▶ answer  a datagram from elsewhere, and the flow of its request
@@ -27,6 +27,8 @@ mod place;
 mod platform;
 #[path = "engine/service.rs"]
 mod service;
+#[path = "engine/straight.rs"]
+mod straight;
 #[path = "engine/update.rs"]
 mod update;
 
@@ -37,7 +39,7 @@ pub use self::elsewhere::answer;
 #[cfg(not(target_arch = "bpf"))]
 pub use self::elsewhere::relocate;
 pub use self::fast::FastPath;
-pub use self::filter::{add_class, count, count_note};
+pub use self::filter::{add_class, count, count_class, count_note};
 pub use self::owner::{attribute, move_owned};
 use self::place::lock_slot;
 pub use self::place::{evict, survey};
@@ -45,6 +47,7 @@ use self::platform::slot_of;
 pub use self::platform::{Explanation, NewOwner, Platform, Table, wait};
 use self::service::enter_untracked;
 pub use self::service::{empty, new_row, offer, own_row, service_row, settle};
+pub use self::straight::{answer_straight, complete_straight, open_straight};
 pub use self::update::judge;
 use crate::abi::{Config, Counter, HASH_WORDS, WAYS, option, tag};
 use crate::flow::{End, Family, FlowKey, Side};

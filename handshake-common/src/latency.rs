@@ -3,7 +3,7 @@
 //! 1/4 above.
 
 use crate::abi::{BUCKETS, CONNECT_BUCKETS, TICK_SHIFT};
-use crate::low_half;
+use crate::{low_half, masked, opaque};
 
 /// Sub-buckets a power of two, as a shift.
 const SUB_SHIFT: u32 = 4;
@@ -21,6 +21,44 @@ pub const fn bucket(ns: u64) -> u32 {
     let exponent = 63 - ns.leading_zeros();
     let sub = (ns >> (exponent - SUB_SHIFT)) & (SUBS - 1);
     (((exponent - SUB_SHIFT + 1) << SUB_SHIFT) | low_half(sub & (SUBS - 1))) & LAST
+}
+
+/// The place of the highest bit of a byte.
+static HIGHEST_BIT: [u8; 256] = {
+    let (mut places, mut byte) = ([0; 256], 2);
+    while byte < places.len() {
+        places[byte] = places[byte / 2] + 1;
+        byte += 1;
+    }
+    places
+};
+
+/// The [`bucket`] of a record's time, which is in ticks. By a table: BPF has no instruction that counts zeros, and
+/// what the compiler has instead takes three times as many.
+#[inline(always)]
+#[must_use]
+pub fn bucket_of_ticks(ticks: u32) -> u32 {
+    const EXPONENT: u32 = TICK_SHIFT - SUB_SHIFT + 1;
+    if ticks == 0 {
+        return 0;
+    }
+    let shift = if ticks >> 16 == 0 {
+        if ticks >> 8 == 0 { kept(0) } else { kept(8) }
+    } else if ticks >> 24 == 0 {
+        kept(16)
+    } else {
+        kept(24)
+    };
+    let byte = masked::<{ HIGHEST_BIT.len() - 1 }>((ticks >> shift) as usize);
+    let exponent = shift + HIGHEST_BIT[byte] as u32;
+    let sub = (ticks as u64) << SUB_SHIFT >> exponent & (SUBS - 1);
+    (exponent + EXPONENT) << SUB_SHIFT | low_half(sub)
+}
+
+/// The number, which the compiler leaves in its branch: chosen without one, it takes more.
+#[inline(always)]
+fn kept(number: u64) -> u32 {
+    low_half(opaque(number))
 }
 
 /// The largest sample that falls into `bucket`, ns.
@@ -69,7 +107,7 @@ pub const fn nearest_place(bucket: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{bucket, buckets_at, connect_place, nearest_place, upper_bound};
+    use super::{bucket, bucket_of_ticks, buckets_at, connect_place, nearest_place, upper_bound};
     use crate::abi::{CONNECT_WORDS, TICK_SHIFT, UNTIMED_CONNECTS};
 
     #[test]
@@ -80,6 +118,7 @@ mod tests {
         });
         for ticks in edges.chain(1..5_000).chain([u32::MAX]).filter(|ticks| *ticks != 0) {
             let ns = u64::from(ticks) << TICK_SHIFT;
+            assert_eq!(bucket_of_ticks(ticks), bucket(ns), "{ticks}");
             let place = connect_place(bucket(ns));
             assert!(
                 place as usize != UNTIMED_CONNECTS && (place as usize) < CONNECT_WORDS,

@@ -156,6 +156,17 @@ pub fn opaque(word: u64) -> u64 {
     }
 }
 
+/// [`opaque`], but of a constant.
+#[inline(always)]
+#[must_use]
+pub fn opaque_unless_known(word: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    if core::intrinsics::is_val_statically_known(word) {
+        return word;
+    }
+    opaque(word)
+}
+
 /// 1 when `a < b`, else 0, without a branch: the sign of the difference, which must fit. By an operation that
 /// the compiler does not see through: it would make a comparison of it, and a branch for each use.
 #[inline(always)]

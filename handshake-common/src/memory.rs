@@ -192,6 +192,34 @@ impl<'a> Memory<'a> {
         self.sender.set(Sender::default());
     }
 
+    /// The same as a program at a hook does it, which leads handshakes over IPv4 straight where they may go so; says
+    /// whether this packet needed no more.
+    #[cfg(test)]
+    pub fn observe_at_hook(&self, sender: Sender, now: Now, packet: &Packet) -> bool {
+        use crate::engine::FastPath;
+        use crate::wire::{Class, PacketSink, TCP, mark, quote};
+        if packet.family == Family::V4 as u8 && packet.protocol == TCP && packet.quote == quote::NONE {
+            self.clock.set(now);
+            self.sender.set(sender);
+            let (mut copy, hook) = (*packet, FastPath::<_, Slot4>::new(self));
+            if packet.class != Class::Syn as u8 {
+                // Only what may begin an attempt asks whether its gate is open.
+                copy.marks &= !mark::GATED;
+            }
+            let done = if packet.class == Class::Ack as u8 {
+                hook.ack(&mut copy)
+            } else {
+                let class = Class::ALL.into_iter().find(|class| *class as u8 == packet.class);
+                hook.other(&mut copy, class.expect("it has a class"))
+            };
+            if done {
+                return true;
+            }
+        }
+        self.observe_of(sender, now, packet);
+        false
+    }
+
     fn beside(&self, family: Family) -> &BesideTable<'a> {
         match family {
             Family::V4 => &self.storage.beside4,

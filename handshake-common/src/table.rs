@@ -236,6 +236,26 @@ impl SlotBody {
         self.store(&transmute!(record));
     }
 
+    /// Writes what of a TCP body the SYN+ACK of a handshake without incident changes; the slot is owned.
+    #[inline(always)]
+    pub fn set_answer(&self, record: TcpRecord) {
+        let words: Words = transmute!(record);
+        self.wide[1].store(words.wide[1]);
+        self.wide[2].store(words.wide[2]);
+        self.narrow[0].store(words.narrow[0]);
+        self.narrow[1].store(words.narrow[1]);
+        self.narrow[3].store(words.narrow[3]);
+    }
+
+    /// The same of its third segment.
+    #[inline(always)]
+    pub fn set_completion(&self, record: TcpRecord) {
+        let words: Words = transmute!(record);
+        self.wide[2].store(words.wide[2]);
+        self.narrow[1].store(words.narrow[1]);
+        self.narrow[2].store(words.narrow[2]);
+    }
+
     /// Writes a UDP body; the slot is owned.
     #[inline(always)]
     pub fn set_udp(&self, record: UdpRecord) {

@@ -15,6 +15,7 @@ mod syn_ack;
 #[cfg(test)]
 mod tests;
 
+pub use self::straight::straight;
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side;
 use crate::low_half;
@@ -349,7 +350,7 @@ pub fn step(
     segment: &Segment,
     context: &Conditions,
 ) -> Change {
-    match straight::straight(state, flags, record, side, segment, context) {
+    match straight(state, flags, record, side, segment, context) {
         Some(change) => change,
         None => general(state, flags, record, side, segment, context),
     }
@@ -441,7 +442,8 @@ pub const CLAIM_AFTER_NS: u64 = 500_000_000;
 #[inline(always)]
 #[must_use]
 pub const fn mark_of(ns: u64) -> u16 {
-    ((ns >> 20 & 0xffff) as u16).saturating_add((ns >> 20 & 0xffff == 0) as u16)
+    let mark = (ns >> 20 & 0xffff) as u16;
+    if mark == 0 { 1 } else { mark }
 }
 
 /// Units of [`mark_of`] in a time, rounded down.

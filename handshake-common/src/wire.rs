@@ -21,7 +21,7 @@ pub mod tunnel;
 
 pub use checksum::{Sealed, has_wrong_checksum, sealed, sum_by, sum_of_part};
 pub use link::ethertype_of;
-pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6};
+pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6, read_bare4};
 use zerocopy::FromBytes;
 
 /// The bytes asked for are declared by the headers before them, but are not in the frame.

@@ -14,6 +14,7 @@ mod handover;
 mod log;
 mod maker;
 mod maps;
+mod straight;
 mod track;
 
 use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};

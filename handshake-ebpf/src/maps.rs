@@ -8,8 +8,7 @@ use core::hint::cold_path;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
@@ -33,6 +32,7 @@ use zerocopy::FromBytes;
 
 use crate::handover::Current;
 use crate::log;
+use crate::straight::{self, Hook};
 
 /// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
 const SETS4: usize = 524_288 / WAYS as usize;
@@ -140,6 +140,10 @@ pub(crate) struct Kernel {
     cpu: *mut Cpu,
     /// The packet's interface, where packets are counted.
     interface: Interface,
+    /// Where the packet is read again, in a program at a hook.
+    hook: Hook,
+    /// The control group of the socket that sent it, where it is not the packet's of the general path.
+    group: Option<u64>,
 }
 
 /// The bytes of a [`CpuCounts`]: all that a CPU has for itself. Each step takes a pointer to it, and looks
@@ -173,7 +177,20 @@ impl Kernel {
     /// For a packet of this interface.
     #[inline(always)]
     pub(crate) fn at(cpu: *mut Cpu, interface: Interface) -> Option<Self> {
-        if cpu.is_null() { None } else { Some(Self { cpu, interface }) }
+        if cpu.is_null() { None } else { Some(Self { cpu, interface, hook: Hook::Elsewhere, group: None }) }
+    }
+
+    /// The same in a program at a hook.
+    #[inline(always)]
+    pub(crate) fn with(self, hook: Hook) -> Self {
+        Self { hook, ..self }
+    }
+
+    /// The same for a packet on the straight way, whose socket is this control group's.
+    #[inline(always)]
+    pub(crate) fn straight(cpu: *mut Cpu, interface: Interface, group: u64) -> Option<Self> {
+        let kernel = Self::at(cpu, interface)?;
+        Some(Self { group: Some(group), ..kernel })
     }
 
     /// For the packet of the general path.
@@ -361,7 +378,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn wants_explanations(&self) -> bool {
-        log::is_on()
+        self.group.is_none() && log::is_on()
     }
 
     #[inline(always)]
@@ -402,6 +419,36 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
+    fn open_straight<S: Table>(&self, _: &Packet) -> bool {
+        let (cpu, interface) = (self.cpu, self.interface.0);
+        0 != match self.hook {
+            Hook::Xdp(ctx) => straight::open_xdp(ctx, cpu, interface),
+            Hook::Tc(skb) => straight::open_skb(skb, cpu, interface),
+            Hook::Elsewhere => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn answer_straight<S: Table>(&self, _: &Packet) -> bool {
+        let (cpu, interface) = (self.cpu, self.interface.0);
+        0 != match self.hook {
+            Hook::Xdp(ctx) => straight::answer_xdp(ctx, cpu, interface),
+            Hook::Tc(skb) => straight::answer_skb(skb, cpu, interface),
+            Hook::Elsewhere => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn complete_straight<S: Table>(&self, _: &Packet, slot: &S, tag: Tag) -> bool {
+        let (cpu, interface, slot) = (self.cpu, self.interface.0, core::ptr::from_ref(slot).cast());
+        0 != match self.hook {
+            Hook::Xdp(ctx) => straight::complete_xdp(ctx, cpu, slot, tag.0, interface),
+            Hook::Tc(skb) => straight::complete_skb(skb, cpu, slot, tag.0, interface),
+            Hook::Elsewhere => 0,
+        }
+    }
+
+    #[inline(always)]
     fn give_up(&self, _: &Packet) {
         give_up(self.cpu);
     }
@@ -419,7 +466,7 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn control_group(&self) -> u64 {
-        self.current().group
+        self.group.unwrap_or(self.current().group)
     }
 
     #[inline(always)]
@@ -432,7 +479,8 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn maker(&self) -> [u64; MAKER_WORDS] {
-        if keeps_makers() { self.current().maker } else { [0; MAKER_WORDS] }
+        let is_kept = self.group.is_none() && keeps_makers();
+        if is_kept { self.current().maker } else { [0; MAKER_WORDS] }
     }
 
     #[inline(always)]
@@ -448,6 +496,9 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn attribute(&self, family: Family, number: u32, end: NewOwner) {
+        if let Some(group) = self.group {
+            self.current_mut().group = group;
+        }
         attribute(self.cpu, family as u32, number, end.0);
     }
 

@@ -16,6 +16,7 @@ use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_p
 use crate::frame::{Context, Linear};
 use crate::handover::{self, Current};
 use crate::maps::{Cpu, Kernel};
+use crate::straight::Hook;
 use crate::{frame, log, maker, maps};
 
 /// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where
@@ -26,6 +27,7 @@ pub(crate) fn xdp(ctx: &XdpContext) {
     let Some(interface) = maps::interface(unsafe { (*ctx.ctx).ingress_ifindex }) else { return };
     let interface = interface.at(false);
     let Some(kernel) = maps::this_cpu().and_then(|cpu| Kernel::at(cpu, interface)) else { return };
+    let kernel = kernel.with(Hook::Xdp(ctx.ctx));
     let mut packet = Packet::unread(interface.point(), 1);
     if parse_plain4(&Linear::xdp(ctx.ctx), &mut packet, FastPath::<_, Slot4>::new(&kernel)) {
         return;
@@ -120,6 +122,7 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
     let Some(interface) = maps::interface(index) else { return };
     let interface = interface.at(egress);
     let Some(kernel) = maps::this_cpu().and_then(|cpu| Kernel::at(cpu, interface)) else { return };
+    let kernel = kernel.with(Hook::Tc(skb));
     if has_plain_form(skb, interface, segments) {
         let mut packet = Packet::unread(interface.point(), segments.max(1));
         let fast = WithLink { sink: FastPath::<_, Slot4>::new(&kernel), says_ip: frame::ip_family(skb) != 0 };

@@ -146,6 +146,7 @@ impl Settings {
             (!self.filter.nets.is_empty(), option::NETS),
             (self.test_clock, option::TEST_CLOCK),
             (self.rules.verify_checksums, option::CHECKSUMS),
+            (self.kernel_log || self.processes, option::GENERAL),
         ]
         .into_iter()
         .filter(|(wanted, _)| *wanted)

@@ -52,11 +52,19 @@ impl<P: Platform, S: Table> PacketSink for FastPath<'_, P, S> {
     #[inline(always)]
     fn other(self, packet: &mut Packet, class: Class) -> bool {
         packet.class = class as u8;
-        let no_flow = packet.protocol == 0;
-        if no_flow {
+        if packet.protocol == 0 {
             count_class(self.platform, packet);
+            return true;
         }
-        no_flow
+        let opens = packet.class == Class::Syn as u8;
+        let answers = packet.class == Class::SynAck as u8;
+        S::IS_STRAIGHT
+            && (opens || answers)
+            && if opens {
+                self.platform.open_straight::<S>(packet)
+            } else {
+                self.platform.answer_straight::<S>(packet)
+            }
     }
 }
 
@@ -65,8 +73,16 @@ impl<P: Platform> Lookup<'_, P> {
     /// packet needs more.
     #[inline(always)]
     fn find_and_count<S: Table>(&self) -> bool {
-        self.find_where::<S>(|tag| self.may_only_count(tag))
-            .is_some_and(|(slot, _, tag)| self.count_only(slot, tag))
+        let is_straight = S::IS_STRAIGHT && !self.key.udp;
+        let fits = |tag: Tag| {
+            if is_straight { tag.is_or_waits_in(ACK | ANSWERED) } else { self.may_only_count(tag) }
+        };
+        let Some((slot, _, tag)) = self.find_where::<S>(fits) else { return false };
+        if is_straight && tag.is_in(ANSWERED) {
+            cold_path();
+            return self.responder_bit(tag) == 0 && self.platform.complete_straight(self.packet, slot, tag);
+        }
+        self.count_only(slot, tag)
     }
 
     /// Counts a packet that changes no state, without locking its slot; `false` if the packet needs more. By
@@ -150,6 +166,8 @@ impl<P: Platform> Lookup<'_, P> {
 
 /// States, as bits, in which a packet of class ack only counts.
 const ACK: u32 = 1 << State::Established as u32 | 1 << State::Closed as u32 | 1 << State::Midstream as u32;
+/// The state of an attempt that an ACK may complete.
+const ANSWERED: u32 = 1 << State::SynReceived as u32;
 /// States in which a UDP packet of the initiator only counts.
 const UDP_INITIATOR: u32 = settled_for(Side::Initiator);
 /// The same for the responder.

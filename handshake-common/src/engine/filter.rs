@@ -40,8 +40,9 @@ pub(super) fn is_wanted<P: Platform>(platform: &P, packet: &Packet) -> bool {
     wanted
 }
 
+/// Counts a packet by its class alone.
 #[inline(always)]
-pub(super) fn count_class<P: Platform>(platform: &P, packet: &Packet) {
+pub fn count_class<P: Platform>(platform: &P, packet: &Packet) {
     let packets = packet.segments as u64;
     // Of a super-packet only the last segment carries the FIN.
     let acks = if packet.class == Class::Fin as u8 { packet.acks() as u64 } else { 0 };

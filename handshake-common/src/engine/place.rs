@@ -9,11 +9,12 @@ use super::platform::slot_of;
 use super::update::expired_as;
 use super::{Entry, Lookup, NewRecord, Platform, Table};
 use crate::abi::{Counter, STRIPES, WAYS, option, tag};
+use crate::books::ServiceRow;
 use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
 use crate::wire::Packet;
-use crate::{below, low_half, shifted, sign, spin};
+use crate::{below, low_half, masked, shifted, sign, spin};
 
 impl<P: Platform> Lookup<'_, P> {
     /// Makes a record of this kind for the packet; `false` if its flow has one already.
@@ -47,7 +48,7 @@ impl<P: Platform> Lookup<'_, P> {
     /// The states of a key's eight slots; `None` if one has its record. Each is named, so that it is reached by
     /// a constant.
     #[inline(always)]
-    fn states<S: Table>(&self, [one, other]: [&Set<S>; 2]) -> Option<States> {
+    pub(super) fn states<S: Table>(&self, [one, other]: [&Set<S>; 2]) -> Option<States> {
         let mut states = 0;
         let mut is_here = |slot: &S| {
             let tag = Tag(slot.tag().load());
@@ -116,6 +117,49 @@ impl<P: Platform> Lookup<'_, P> {
         self.begin(slot, Tag(self.veil(tag.0)), now, new, entry, number);
     }
 
+    /// Claims a free slot, or that of an attempt that is [alike](Self::is_alike), for an attempt of the service of
+    /// this row. The lock word of the key is held.
+    #[inline(always)]
+    pub(super) fn claim_straight<S: Table>(
+        &self,
+        sets: [&Set<S>; 2],
+        places: [u32; 2],
+        place: Score,
+        now: Now,
+        (row, service): (u32, &ServiceRow),
+    ) -> bool {
+        let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
+        let tag = Tag(slot.tag().load());
+        let worth = low_half(place.worth());
+        let is_free = worth == Worth::Free as u32;
+        let is_same = if is_free {
+            tag.is_free()
+        } else {
+            !tag.is_locked() && place.is_of(tag) && worth == Worth::HalfOpenNoSynAck as u32
+        };
+        if !is_same || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
+            return false;
+        }
+        let set = if place.way() < WAYS { places[0] } else { places[1] };
+        let number = low_half(self.veil((set * WAYS + place.way() % WAYS) as u64));
+        if is_free {
+            self.platform.on_fill::<S>();
+            let (total, gauge) = (Counter::Attempts as usize, State::SynSent.gauge_place());
+            self.platform.books().enter(total, gauge);
+            service.bump(total, 1);
+            service.bump(gauge, 1);
+        } else if self.is_alike(slot, tag, worth, row, NewRecord::Attempt) {
+            self.take_over(slot, tag, worth);
+        } else {
+            slot.tag().swap(tag.0);
+            return false;
+        }
+        slot.set_key(&self.key);
+        let entry = Entry::Counted((row & 0xffff) as u16);
+        self.begin(slot, Tag(self.veil(tag.0)), now, NewRecord::Attempt, entry, number);
+        true
+    }
+
     /// Does an attempt that nothing came back for give way to another of the same service, whose row is `row`?
     /// Nothing else is told of its end then.
     #[inline(always)]
@@ -174,7 +218,7 @@ pub fn evict<P: Platform, S: Table>(
 /// │ locked │ worth │ youth │ way │ generation │
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Score(i64);
+pub(super) struct Score(i64);
 
 impl Score {
     const GENERATION: u64 = (1 << Self::WAY_SHIFT) - 1;
@@ -236,7 +280,7 @@ impl Score {
     }
 
     #[inline(always)]
-    const fn from_bits(bits: u64) -> Self {
+    pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits.cast_signed())
     }
 
@@ -248,7 +292,7 @@ impl Score {
 
 /// The states of a key's eight slots, one in each byte.
 #[derive(Clone, Copy)]
-struct States(u64);
+pub(super) struct States(u64);
 
 /// Attempts that nothing came back for, eight of them: a flood fills whole sets with these.
 const UNANSWERED: u64 = UNANSWERED_TAG.0 * 0x0101_0101_0101_0101;
@@ -257,7 +301,7 @@ const UNANSWERED_TAG: Tag = Tag((State::SynSent as u64) << tag::STATE_SHIFT);
 impl States {
     /// The free slots, as bits: the highest bit of a byte is not set, and that of one that is not 0 becomes so.
     #[inline(always)]
-    const fn free(self) -> u64 {
+    pub(super) const fn free(self) -> u64 {
         const HIGHEST: u64 = 0x8080_8080_8080_8080;
         // Each bit is moved to a place of its own in the highest byte.
         const GATHER: u64 = 0x0102_0408_1020_4080;
@@ -267,29 +311,29 @@ impl States {
 
     /// Do all eight hold an attempt that nothing came back for?
     #[inline(always)]
-    const fn are_unanswered(self) -> bool {
+    pub(super) const fn are_unanswered(self) -> bool {
         self.0 == UNANSWERED
     }
 
     /// A free slot of the set that has more of them.
     #[inline(always)]
-    const fn choose(self) -> Score {
-        let (first, second) = (self.free() & 0xf, self.free() >> WAYS);
-        let second_wins = nibble(ONES, first) < nibble(ONES, second);
-        let way = if second_wins { WAYS as u64 + nibble(LOWEST, second) } else { nibble(LOWEST, first) };
-        Score::free(way)
+    pub(super) fn choose(self) -> Score {
+        Score::free(CHOICES[masked::<{ CHOICES.len() - 1 }>(low_half(self.free()) as usize)] as u64)
     }
 }
 
-/// The number of ones in a number of four bits, and the place of the lowest: a nibble per number. BPF has no
-/// instruction for either.
-const ONES: u64 = 0x4332_3221_3221_2110;
-const LOWEST: u64 = 0x0102_0103_0102_0100;
-
-#[inline(always)]
-const fn nibble(of: u64, number: u64) -> u64 {
-    of >> (number * 4) & 0xf
-}
+/// The slot that is taken where these of the eight are free, as bits. A table: BPF counts neither ones nor zeros.
+static CHOICES: [u8; 1 << (2 * WAYS)] = {
+    let (mut choices, mut free) = ([0; 1 << (2 * WAYS)], 1_u32);
+    while (free as usize) < choices.len() {
+        let (first, second) = (free & 0xf, free >> WAYS);
+        let second_wins = first.count_ones() < second.count_ones();
+        let lowest = if second_wins { WAYS + second.trailing_zeros() } else { first.trailing_zeros() };
+        choices[free as usize] = low_half(lowest as u64).to_le_bytes()[0];
+        free += 1;
+    }
+    choices
+};
 
 /// The records that answered or completed which an attempt leaves alone, of a key's eight slots.
 const MOST_HELD: u64 = 6;

@@ -123,6 +123,39 @@ pub trait Platform {
     {
         super::new_row(self, packet, request_port, jiffies)
     }
+    /// [`open_straight`](super::open_straight) and the counting by class, which the kernel side has as a function of
+    /// its own.
+    #[inline(always)]
+    fn open_straight<S: Table>(&self, packet: &Packet) -> bool
+    where
+        Self: Sized,
+    {
+        let is_done = super::open_straight::<Self, S>(self, packet);
+        if is_done {
+            super::count_class(self, packet);
+        }
+        is_done
+    }
+    /// The same of [`answer_straight`](super::answer_straight).
+    #[inline(always)]
+    fn answer_straight<S: Table>(&self, packet: &Packet) -> bool
+    where
+        Self: Sized,
+    {
+        let is_done = super::answer_straight::<Self, S>(self, packet);
+        if is_done {
+            super::count_class(self, packet);
+        }
+        is_done
+    }
+    /// [`complete_straight`](super::complete_straight), which the kernel side has as a function of its own.
+    #[inline(always)]
+    fn complete_straight<S: Table>(&self, packet: &Packet, slot: &S, tag: Tag) -> bool
+    where
+        Self: Sized,
+    {
+        super::complete_straight(self, packet, slot, tag)
+    }
     /// [`survey`](super::survey) of two full sets, which the kernel side has as a function of its own.
     #[inline(always)]
     fn survey<S: Table>(&self, sets: [&Set<S>; 2], now: Now, is_attempt: bool, are_unanswered: bool) -> u64 {
@@ -225,6 +258,8 @@ pub struct Explanation {
 
 /// A slot type whose table a platform has.
 pub trait Table: Slot + Sized {
+    /// Have handshakes in it a straight way?
+    const IS_STRAIGHT: bool;
     /// The set at an index, when there is one.
     fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>>;
     /// Sets of the table, less one.
@@ -232,6 +267,8 @@ pub trait Table: Slot + Sized {
 }
 
 impl Table for Slot4 {
+    const IS_STRAIGHT: bool = true;
+
     #[inline(always)]
     fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
         platform.set4(index)
@@ -243,6 +280,8 @@ impl Table for Slot4 {
 }
 
 impl Table for Slot6 {
+    const IS_STRAIGHT: bool = false;
+
     #[inline(always)]
     fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
         platform.set6(index)

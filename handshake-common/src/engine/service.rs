@@ -14,7 +14,7 @@ use core::hint::cold_path;
 
 use super::platform::slot_of;
 use super::{Entry, Lookup, NewRecord, Platform, Table, veil};
-use crate::abi::{Config, Counter, SERVICES, TICK_SHIFT, UNTIMED_CONNECTS, WAYS, WORKLOADS, tag};
+use crate::abi::{Config, Counter, SERVICES, UNTIMED_CONNECTS, WAYS, WORKLOADS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
 use crate::flow::{FlowKey, Side};
 use crate::record::{State, TcpState, connect_ticks, jiffies_since};
@@ -122,6 +122,12 @@ fn service_of_new(packet: &Packet, request_port: u16) -> ServiceKey {
 #[inline(always)]
 pub fn service_row<P: Platform>(platform: &P, packet: &Packet, request_port: u16) -> u32 {
     row_for(platform, packet, &service_of_new(packet, request_port), platform.jiffies())
+}
+
+/// The first row that a TCP service may have.
+#[inline(always)]
+pub(super) fn first_row(config: &Config, key: &ServiceKey) -> u32 {
+    Part::TCP.probe(Part::TCP.start(key, config), 0)
 }
 
 /// [`service_row`] of a service.
@@ -430,7 +436,7 @@ pub fn empty<P: Platform>(platform: &P, row: u32) {
 #[inline(always)]
 fn connect_place(state: TcpState, flags: u32, latest_after: u32) -> u32 {
     match connect_ticks(state, flags, latest_after) {
-        Some(ticks) => latency::connect_place(latency::bucket((ticks as u64) << TICK_SHIFT)),
+        Some(ticks) => latency::connect_place(latency::bucket_of_ticks(ticks)),
         None => low_half(UNTIMED_CONNECTS as u64),
     }
 }

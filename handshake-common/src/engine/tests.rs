@@ -5,6 +5,7 @@ mod eviction;
 mod growth;
 mod owners;
 mod services;
+mod straight;
 mod streams;
 
 use core::cell::RefCell;
@@ -330,6 +331,8 @@ struct World {
     group_of: fn(&Packet) -> u64,
     /// The number of the process that made the socket.
     maker_of: fn(&Packet) -> u64,
+    /// Packets that need no more than the program at a hook does, by class; `None`: there is none.
+    at_hook: Option<RefCell<[u64; Class::ALL.len()]>>,
 }
 
 impl World {
@@ -353,6 +356,7 @@ impl World {
             fill: None,
             group_of: |_| 0,
             maker_of: |_| 0,
+            at_hook: None,
         }
     }
 
@@ -375,7 +379,14 @@ impl World {
             let gate = if self.gates.get() >> (point >> 1) & 1 == 0 { mark::GATED } else { 0 };
             let packet = Packet { point, marks: packet.marks | gate, ..*packet };
             let (group, pid) = ((self.group_of)(&packet), (self.maker_of)(&packet));
-            memory.observe_of(Sender { group, maker: maker(pid) }, time(at), &packet);
+            let sender = Sender { group, maker: maker(pid) };
+            match &self.at_hook {
+                Some(done) => {
+                    done.borrow_mut()[packet.class as usize] +=
+                        u64::from(memory.observe_at_hook(sender, time(at), &packet));
+                }
+                None => memory.observe_of(sender, time(at), &packet),
+            }
         }
     }
 

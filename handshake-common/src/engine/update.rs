@@ -232,8 +232,7 @@ impl<P: Platform> Lookup<'_, P> {
     fn revoke(&self, change: &Change, ticks: u32) {
         if change.revoked {
             cold_path();
-            let ns = (ticks as u64) << TICK_SHIFT;
-            self.platform.sample(Leg::SynToSynAck, latency::bucket(ns), u64::MAX);
+            self.platform.sample(Leg::SynToSynAck, latency::bucket_of_ticks(ticks), u64::MAX);
             self.platform.books().add(Counter::ExcludedSynToSynAck, 1);
         }
     }
@@ -257,15 +256,20 @@ impl<P: Platform> Lookup<'_, P> {
 
     #[inline(always)]
     fn count_leg(&self, change: &Change, leg: Leg, record: &TcpRecord) {
-        let books = self.platform.books();
         if change.timed.has_leg(leg) {
-            let ticks = record.leg(change.state, change.flags, leg).unwrap_or(0);
-            let ns = (ticks as u64) << TICK_SHIFT;
-            self.platform.sample(leg, latency::bucket(ns), 1);
-            books.raise(leg.longest(), ns);
+            self.time_leg(leg, record.leg(change.state, change.flags, leg).unwrap_or(0));
         } else if change.excluded.has_leg(leg) {
-            books.add(leg.excluded(), 1);
+            self.platform.books().add(leg.excluded(), 1);
         }
+    }
+
+    /// Counts the time of a leg; returns its bucket.
+    #[inline(always)]
+    pub(super) fn time_leg(&self, leg: Leg, ticks: u32) -> u32 {
+        let bucket = latency::bucket_of_ticks(ticks);
+        self.platform.sample(leg, bucket, 1);
+        self.platform.books().raise(leg.longest(), (ticks as u64) << TICK_SHIFT);
+        bucket
     }
 
     /// Sends the event of an attempt's end, if events were asked for.

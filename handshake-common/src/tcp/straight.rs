@@ -3,9 +3,10 @@
 //! It does what [`super::general`] does with them, and leaves the questions out whose answers are known. A test
 //! holds the two equal.
 
-use super::{Change, Conditions, Segment, SegmentKind, mark_of, saturate32};
+use super::{Change, Conditions, Segment, SegmentKind, mark_of};
 use crate::abi::{NO_POINT, TICK_SHIFT, TcpRecord, tag};
 use crate::flow::Side;
+use crate::low_half;
 use crate::record::TcpState;
 use crate::seq::SeqNum;
 use crate::verdict::Leg;
@@ -13,7 +14,8 @@ use crate::wire::flag;
 
 /// The change by a segment that was expected; `None` where anything is out of the ordinary.
 #[inline(always)]
-pub(super) fn straight(
+#[must_use]
+pub fn straight(
     state: TcpState,
     flags: u32,
     record: &mut TcpRecord,
@@ -21,27 +23,28 @@ pub(super) fn straight(
     segment: &Segment,
     context: &Conditions,
 ) -> Option<Change> {
-    if segment.untimed || context.now_ns < record.opened_ns {
-        return None;
-    }
+    // Time that runs backwards has a difference that is far above.
     let waited = context.now_ns.wrapping_sub(record.opened_ns);
-    let ticks = saturate32(waited >> TICK_SHIFT);
-    if ticks == u32::MAX {
+    if segment.untimed || waited >= MOST_WAITED {
         return None;
     }
+    let ticks = low_half(waited >> TICK_SHIFT);
     let from_responder = matches!(side, Side::Responder);
     if matches!(state, TcpState::SynSent) && matches!(segment.kind, SegmentKind::SynAck) && from_responder {
         answer(flags, record, segment, ticks)
     } else if matches!(state, TcpState::SynReceived)
         && matches!(segment.kind, SegmentKind::Ack)
         && !from_responder
+        && waited <= context.half_open_after_ns
     {
-        let late = if waited > context.half_open_after_ns { tag::LATE } else { 0 };
-        complete(flags, record, segment, ticks).map(|change| Change { flags: change.flags | late, ..change })
+        complete(flags, record, segment, ticks)
     } else {
         None
     }
 }
+
+/// The time that a record has no ticks for.
+const MOST_WAITED: u64 = (u32::MAX as u64) << TICK_SHIFT;
 
 /// The number behind a SYN's.
 #[inline(always)]
@@ -63,7 +66,10 @@ fn answer(flags: u32, record: &mut TcpRecord, segment: &Segment, ticks: u32) -> 
         && is_plain_ack(segment)
         && record.points >> 4 == NO_POINT
         && record.syn_ack_after == 0
-        && record.syn <= 1;
+        && record.latest_after == 0
+        && record.syn_ack == 0
+        && record.syn <= 1
+        && ticks != 0;
     if !expected {
         return None;
     }
@@ -71,9 +77,9 @@ fn answer(flags: u32, record: &mut TcpRecord, segment: &Segment, ticks: u32) -> 
     record.isn_responder = segment.seq.0;
     record.syn_data = 0;
     record.responder_sent = 0;
-    record.syn_ack = record.syn_ack.saturating_add(1);
-    record.syn_ack_after = ticks.max(1);
-    record.latest_after = record.latest_after.max(ticks);
+    record.syn_ack = 1;
+    record.syn_ack_after = ticks;
+    record.latest_after = ticks;
     let flags = flags | tag::SYN_ACK_TIMED;
     Some(Change::stay(TcpState::SynReceived, flags).leg(Leg::SynToSynAck, true))
 }
@@ -89,13 +95,14 @@ fn complete(flags: u32, record: &mut TcpRecord, segment: &Segment, ticks: u32) -
         && record.responder_sent == 0
         && record.syn_ack_retransmits == 0
         && record.syn_ack_after != 0
-        && ticks.max(1) >= record.syn_ack_after;
+        && ticks >= record.syn_ack_after
+        && ticks >= record.latest_after;
     if !expected {
         return None;
     }
     record.ack = record.ack.wrapping_add(segment.acks);
     record.syn_data = mark_of(record.latest_ns());
-    record.latest_after = record.latest_after.max(ticks.max(1));
+    record.latest_after = ticks;
     let change = Change::stay(TcpState::Established, flags | tag::ACK_TIMED | tag::AWAITS);
     Some(change.leg(Leg::SynAckToAck, true).leg(Leg::Connect, true))
 }

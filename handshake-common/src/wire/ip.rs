@@ -106,7 +106,7 @@ impl Ipv4 {
     }
 
     #[inline(always)]
-    fn write_ends(&self, packet: &mut Packet) {
+    pub(super) fn write_ends(&self, packet: &mut Packet) {
         packet.source[0] = self.source.get();
         packet.destination[0] = self.destination.get();
     }

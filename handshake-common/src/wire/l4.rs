@@ -19,7 +19,7 @@ const QUOTED_LENGTH: u32 = fixed_part::<Quoted>();
 /// RFC 9293 §3.1, without options.
 #[derive(FromBytes)]
 #[repr(C, align(4))]
-struct TcpHeader {
+pub(super) struct TcpHeader {
     source_port: U16,
     destination_port: U16,
     seq: U32,
@@ -29,6 +29,24 @@ struct TcpHeader {
     _window: U16,
     _checksum: U16,
     _urgent: U16,
+}
+
+impl TcpHeader {
+    /// With options.
+    #[inline(always)]
+    pub(super) const fn length(&self) -> u32 {
+        (self.data_offset >> 4) as u32 * 4
+    }
+
+    #[inline(always)]
+    pub(super) fn write(&self, packet: &mut Packet) {
+        packet.source_port = self.source_port.get();
+        packet.destination_port = self.destination_port.get();
+        packet.seq = self.seq.get();
+        packet.ack = self.ack.get();
+        packet.flags = self.flags;
+        packet.protocol = TCP;
+    }
 }
 
 /// RFC 768.
@@ -80,19 +98,14 @@ pub(super) fn tcp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packe
         return Err(cut(transport, packet));
     }
     let header: TcpHeader = frame.read(transport.offset)?;
-    let length = u32::from(header.data_offset >> 4) * 4;
+    let length = header.length();
     let payload_offset = transport.offset + length;
     if length < TCP_LENGTH || (payload_offset > transport.end && !transport.first_fragment) {
         return Err(Class::Malformed);
     }
-    packet.source_port = header.source_port.get();
-    packet.destination_port = header.destination_port.get();
-    packet.seq = header.seq.get();
-    packet.ack = header.ack.get();
-    packet.flags = header.flags;
+    header.write(packet);
     packet.payload = transport.end.saturating_sub(payload_offset);
     packet.header_length = header_length(packet.ip_length - packet.payload);
-    packet.protocol = TCP;
     Ok(tcp_class(header.flags))
 }
 

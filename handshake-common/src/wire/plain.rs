@@ -68,7 +68,20 @@ pub fn parse_plain4<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sin
     !is_entered && sink.other(packet, Class::NonIp)
 }
 
-/// The same of IPv6. Apart, because it needs more of the stack.
+/// Reads a TCP segment again that [`parse_plain4`] has handed on, if it has no data: what a handshake needs of it, and
+/// no length. Less than to hand it over.
+#[inline(always)]
+pub fn read_bare4<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
+    const TRANSPORT: u32 = ETHERNET_LENGTH + ip::IPV4_LENGTH;
+    let Ok(header) = frame.read::<l4::TcpHeader>(TRANSPORT) else { return false };
+    let Ok(head) = frame.read::<PlainHeader<Ipv4>>(0) else { return false };
+    head.ip.write_ends(packet);
+    header.write(packet);
+    packet.family = Family::V4 as u8;
+    ip::IPV4_LENGTH + header.length() == head.ip.declared_length()
+}
+
+/// [`parse_plain4`] of IPv6. Apart, because it needs more of the stack.
 #[inline(always)]
 pub fn parse_plain6<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {
     let Ok(head) = frame.read::<PlainHeader<Ipv6>>(0) else { return false };

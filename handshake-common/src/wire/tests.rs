@@ -1026,6 +1026,20 @@ fn assert_plain(slice: Slice<'_>, packet: &Packet) {
             assert_eq!(plain, *packet);
         }
     }
+    assert_bare(slice);
+}
+
+/// A segment of a plain frame is read again as it was, if it has no data.
+fn assert_bare(slice: Slice<'_>) {
+    let (mut plain, mut bare) = (Packet::unread(0, 1), Packet::unread(0, 1));
+    if !parse_plain4(&Watched(slice), &mut plain, ParseOnly) || plain.protocol != TCP {
+        return;
+    }
+    assert_eq!(read_bare4(&Watched(slice), &mut bare), plain.payload == 0);
+    if plain.payload == 0 {
+        let Packet { ip_length, header_length, class, marks, .. } = plain;
+        assert_eq!(Packet { ip_length, header_length, class, marks, ..bare }, plain);
+    }
 }
 
 #[test]

@@ -38,7 +38,8 @@ mod shared;
 mod table;
 
 use handshake_common::{
-    abi, below, flow, latency, masked, opaque, record, shifted, sign, tcp, udp, verdict, wire,
+    abi, below, flow, latency, masked, opaque, opaque_unless_known, record, shifted, sign, tcp, udp, verdict,
+    wire,
 };
 
 use abi::Counter;

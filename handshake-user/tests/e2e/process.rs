@@ -184,20 +184,10 @@ fn make_one_of_each_kind(path: &Path<'_>) -> Result<()> {
     })
 }
 
+/// Of processes that end at once at least 99 % are named, and none wrongly.
 #[test]
 fn processes_that_end_at_once_are_named() -> Result<()> {
-    many_short_processes(1_000)
-}
-
-/// The same ten times as long: some 40 s.
-#[test]
-#[ignore = "takes most of a minute; run by its name"]
-fn ten_thousand_processes_that_end_at_once_are_named() -> Result<()> {
-    many_short_processes(10_000)
-}
-
-/// Of processes that end at once at least 99 % are named, and none wrongly.
-fn many_short_processes(count: usize) -> Result<()> {
+    const COUNT: usize = 10_000;
     if skip_unless_privileged() || skip_without_tool("python3") {
         return Ok(());
     }
@@ -206,8 +196,8 @@ fn many_short_processes(count: usize) -> Result<()> {
     let mut agent = network.watch(&ROWS)?;
     let listener = Listener::new(&path, 0, 1_024)?;
     let at = listener.address();
-    let made = made_by(&path, at, count, &listener)?;
-    await_rows(&mut agent, "ended", count)?;
+    let made = made_by(&path, at, COUNT, &listener)?;
+    await_rows(&mut agent, "ended", COUNT)?;
     let flows = agent.stop()?.flows()?;
 
     let (mut made, mut named) = (made, 0);
@@ -220,7 +210,7 @@ fn many_short_processes(count: usize) -> Result<()> {
         ensure!(owner["comm"] == format!("s {pid}"), "{flow}");
         named += 1;
     }
-    ensure!(named * 100 >= count * 99 && named <= count, "{named} of {count} are named");
+    ensure!(named * 100 >= COUNT * 99 && named <= COUNT, "{named} of {COUNT} are named");
     Ok(())
 }
 
