@@ -173,7 +173,7 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
-    /// [`Family`](crate::flow::Family) as a number.
+    /// [`Family`] as a number.
     #[inline(always)]
     #[must_use]
     pub const fn family(&self) -> u8 {
