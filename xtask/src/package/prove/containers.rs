@@ -133,7 +133,8 @@ fn named(release: &Release, podman: &dyn Fn() -> Command) -> Result<()> {
     let watch = || -> Result<_> {
         let mut watch = node.command("unshare");
         watch.args(["--mount", "sh", "-c", &script, "sh"]).arg(release.folder("layer/usr/bin/handshake"));
-        let mut agent = Agent::attach(with(watch, &["watch", "-i", "eth0", "--flows", "-o", "jsonl"]), 1)?;
+        let mut agent =
+            Agent::attach(with(watch, &["watch", "-i", "eth0", "--events", "all", "-o", "jsonl"]), 1)?;
         let deadline = Instant::now() + LOADING;
         while node.run("curl", &["--fail", "--silent", "http://192.0.2.2:9477/healthz"]).is_err() {
             ensure!(Instant::now() < deadline, "the container does not answer");
