@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::agent::{Agent, AgentOutcome};
 use crate::faults::drop_by;
+use crate::interrupt;
 use crate::namespace::Namespace;
 use crate::process::{Process, output};
 use crate::schema;
@@ -30,6 +31,8 @@ use crate::topology::{FAMILIES, Row};
 
 /// Limit for each step.
 const LIMIT: Duration = Duration::from_secs(30);
+/// From when on an attempt that lacks a segment is half-open.
+const HALF_OPEN_AFTER: Duration = Duration::from_millis(400);
 /// Connections that are in progress at a time.
 const AT_ONCE: usize = 200;
 /// The port of the proxy's clients.
@@ -208,7 +211,8 @@ fn watched(binary: &FilePath, row: &Row, act: impl FnOnce(&Row) -> Result<()>) -
     for (host, devices) in places {
         let mut command = host.command(binary);
         command.args(["watch", "-o", "jsonl", "--events", "all", "--flows", "--interval", "250ms"]);
-        command.args(["--half-open-after", "400ms", "--max-flows", "100000"]);
+        let half_open_after = format!("{}ms", HALF_OPEN_AFTER.as_millis());
+        command.args(["--half-open-after", &half_open_after, "--max-flows", "100000"]);
         command.args(devices.iter().flat_map(|device| ["-i", device]));
         agents.push((Agent::begin(command)?, devices.len()));
     }
@@ -216,6 +220,8 @@ fn watched(binary: &FilePath, row: &Row, act: impl FnOnce(&Row) -> Result<()>) -
         agent.await_attached(*devices)?;
     }
     act(row)?;
+    // Until the last attempt is old enough to be half-open: an earlier report has none that is opening, either.
+    interrupt::pause_until(Instant::now() + HALF_OPEN_AFTER + HALF_OPEN_AFTER / 2)?;
     let mut outcomes = Vec::new();
     for (mut agent, _) in agents {
         agent.await_report(LIMIT, |report| report["tcp"]["opening"] == 0)?;
