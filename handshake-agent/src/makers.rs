@@ -6,8 +6,9 @@
 //! are. Looking into another user's process takes CAP_SYS_PTRACE.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use aya::maps::{MapError, SkStorage};
@@ -21,7 +22,6 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use crate::attach::{self, bpf::sock_create_chain};
 use crate::error::Error;
 use crate::owner;
-use crate::processes::socket_inode;
 
 /// The program that runs where a socket is made.
 const PROGRAM: &str = "handshake_socket";
@@ -86,12 +86,13 @@ pub fn find_made_before(bpf: &mut Ebpf) -> Result<Before, Error> {
     let numbers = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let mut numbers: Vec<i32> = numbers.collect();
     numbers.sort_unstable();
+    let mount = mount_of_sockets().map_err(Error::system("look for the file system of sockets"))?;
     for number in numbers {
         // A process that is gone meanwhile has no socket.
-        let sockets = match sockets_of(number) {
+        let sockets = match sockets_of(number, &mount) {
             Ok(sockets) => sockets,
             Err(error) => {
-                before.denied += u64::from(error.kind() == io::ErrorKind::PermissionDenied);
+                before.denied += u64::from(error.kind() == ErrorKind::PermissionDenied);
                 continue;
             }
         };
@@ -102,12 +103,26 @@ pub fn find_made_before(bpf: &mut Ebpf) -> Result<Before, Error> {
     Ok(before)
 }
 
-/// The stream sockets of a process over IP that may begin a connection yet, or be asked for one.
-fn sockets_of(number: i32) -> io::Result<Vec<OwnedFd>> {
-    let folder = Path::new("/proc").join(number.to_string()).join("fd");
+/// The mount of the file system that all sockets are in.
+fn mount_of_sockets() -> io::Result<String> {
+    let own = UnixDatagram::unbound()?;
+    let path = Path::new("/proc/self/fdinfo").join(own.as_raw_fd().to_string());
+    mount_of(&path)?.ok_or_else(|| ErrorKind::NotFound.into())
+}
+
+/// The mount that a descriptor's file is in, as its fdinfo says it (proc_pid_fdinfo(5)).
+fn mount_of(path: &Path) -> io::Result<Option<String>> {
+    let text = fs::read_to_string(path)?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(|mount| mount.trim().to_owned()))
+}
+
+/// The stream sockets of a process over IP that may begin a connection yet, or be asked for one. Their descriptors
+/// are told by `fdinfo`: `fd` would take CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE.
+fn sockets_of(number: i32, mount: &str) -> io::Result<Vec<OwnedFd>> {
+    let folder = Path::new("/proc").join(number.to_string()).join("fdinfo");
     let files = fs::read_dir(folder)?.flatten();
-    let sockets =
-        files.filter(|file| fs::read_link(file.path()).is_ok_and(|link| socket_inode(&link).is_some()));
+    let is_socket = |path: &Path| mount_of(path).is_ok_and(|found| found.as_deref() == Some(mount));
+    let sockets = files.filter(|file| is_socket(&file.path()));
     let descriptors = sockets.filter_map(|file| file.file_name().to_str()?.parse::<i32>().ok());
     let descriptors: Vec<i32> = descriptors.collect();
     let Some(pid) = Pid::from_raw(number).filter(|_| !descriptors.is_empty()) else { return Ok(Vec::new()) };
@@ -246,7 +261,8 @@ mod tests {
     fn the_sockets_of_a_process_that_have_no_peer_are_wanted() {
         let wanted = || {
             let own = i32::try_from(std::process::id()).expect("it is a number");
-            let sockets = sockets_of(own).expect("they are ours");
+            let mount = mount_of_sockets().expect("there is one");
+            let sockets = sockets_of(own, &mount).expect("they are ours");
             let names = sockets.iter().filter_map(|socket| rustix::net::getsockname(socket).ok());
             names.filter_map(|name| std::net::SocketAddr::try_from(name).ok()).collect::<Vec<_>>()
         };

@@ -53,7 +53,7 @@ impl Processes {
 }
 
 /// The inode in `socket:[7]`.
-pub(crate) fn socket_inode(link: &Path) -> Option<u32> {
+fn socket_inode(link: &Path) -> Option<u32> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
