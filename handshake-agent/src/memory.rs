@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_defaults_fit_a_small_machine() {
         let options = Options::default();
-        let table = [(2, 80..=83), (64, 88..=94), (256, 114..=122)];
+        let table = [(2, 84..=86), (64, 92..=97), (256, 118..=125)];
         for (cpus, expected) in table {
             let peak = peak(&options, cpus, FEW_INTERFACES).div_ceil(MEBIBYTE);
             assert!(expected.contains(&peak), "{peak} MiB on {cpus} CPUs");
