@@ -5,6 +5,7 @@
 //! main ─┬─ packet_rows   BPF_PROG_TEST_RUN of handshake's programs, empty ones and the usual way
 //!       ├─ snapshot      the agent's own snapshot of a million flows
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
+//!       ├─ owner         a SYN whose owner is kept beside one whose owner is not
 //!       ├─ crowd         many interfaces beside one
 //!       ├─ captures      replays of captures, tcpdump and tshark
 //!       └─ report        a table, or JSON
@@ -28,6 +29,7 @@ mod frames;
 mod hook;
 mod number;
 mod ours;
+mod owner;
 mod packet_rows;
 mod programs;
 mod report;
@@ -86,6 +88,7 @@ fn run(args: &Args) -> Result<()> {
     measure_packets(args, &mut rows)?;
     measure_snapshot(args, &mut rows)?;
     measure_veth(args, &mut rows)?;
+    measure_owner(args, &mut rows)?;
     measure_crowd(args, &mut rows)?;
     measure_captures(args, &mut rows)?;
     if args.json {
@@ -116,7 +119,7 @@ impl Args {
 fn names() -> impl Iterator<Item = &'static str> {
     let packets = CASES.iter().map(|case| case.name);
     let veth = veth::CASES.iter().map(|case| case.name);
-    let packets = packets.chain([snapshot::NAME]).chain(veth);
+    let packets = packets.chain([snapshot::NAME]).chain(veth).chain([owner::NAME]);
     packets
         .chain(crowd::CASES.iter().map(|(name, _)| *name))
         .chain(captures::CASES.iter().map(|case| case.name))
@@ -153,6 +156,14 @@ fn measure_veth(args: &Args, rows: &mut Rows) -> Result<()> {
     for case in cases {
         eprintln!("{} …", case.name);
         rows.veth.push(case.measure(&others, &args.handshake, args.rounds)?);
+    }
+    Ok(())
+}
+
+fn measure_owner(args: &Args, rows: &mut Rows) -> Result<()> {
+    if args.wants(owner::NAME) {
+        eprintln!("{} …", owner::NAME);
+        rows.owners.push(owner::measure(Effort { rounds: args.rounds, repeat: args.repeat })?);
     }
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use aya::programs::ProgramFd;
+use anyhow::{Context, Result};
+use aya::programs::tc::TcAttachType;
+use aya::programs::{ProgramFd, SchedClassifier};
 use handshake_agent::address::PortRange;
 use handshake_agent::load;
 use handshake_agent::options::{Filter, Rules};
@@ -12,6 +13,8 @@ use handshake_agent::source::Source;
 use handshake_agent::source::live::{KernelSide as _, Live};
 use handshake_agent::source::settings::{Settings, Sizes, WatchedInterface};
 use handshake_common::record::{Detail, State};
+use handshake_lab::bpf;
+use handshake_lab::topology::DEVICE;
 
 use crate::counts::CounterValues;
 use crate::hook::{BenchHook, Subject};
@@ -67,6 +70,27 @@ pub(crate) struct RecordTotals {
 }
 
 impl Ours {
+    /// Loads the program of outgoing packets for an interface of the present namespace, with or without the owners of
+    /// attempts, and attaches it there.
+    pub(crate) fn attach_egress(setup: Setup, interface: WatchedInterface, owners: bool) -> Result<Self> {
+        let name = BenchHook::Tc.program(Subject::Ours);
+        let settings = Settings { owners, ..setup.settings() };
+        let mut live = Live::load(&object()?, &settings)?;
+        load::program(live.programs(), name)?;
+        let number = live.enter(interface)?;
+        live.set_gate(number, true)?;
+        let program: &mut SchedClassifier =
+            live.programs().program_mut(name).context("no program")?.try_into()?;
+        program.attach(DEVICE, TcAttachType::Egress).context("attach the program")?;
+        Ok(Self { live })
+    }
+
+    /// What the kernel says of the program that [`attach_egress`](Self::attach_egress) has attached.
+    pub(crate) fn attached(&mut self) -> Result<bpf::ProgramInfo> {
+        let program = self.live.programs().program(BenchHook::Tc.program(Subject::Ours));
+        bpf::program(program.context("no program")?.info()?.id())
+    }
+
     /// Lets the agent create, fill and freeze the maps, and loads `programs`.
     pub(crate) fn load(setup: Setup, programs: &[&str]) -> Result<Self> {
         Self::load_among(setup, programs, 0)

@@ -268,6 +268,16 @@ impl ServiceRow {
         state & KIND == VALID && self.holds(key) && self.keep(state, now)
     }
 
+    /// The same of a workload's row, whose key has no further words.
+    #[inline(always)]
+    pub fn is_of_group(&self, key: &ServiceKey, now: u32) -> bool {
+        let state = self.state.load_in_order();
+        let holds = self.address[1].load() == key.address[1]
+            && self.what.load() == key.what
+            && self.address[0].load() == key.address[0];
+        state & KIND == VALID && holds && self.keep(state, now)
+    }
+
     /// Is something counted in the service's row at the gauge's place? `false`: the row went to another
     /// service, and what it had counted is in `other`.
     #[inline(always)]
@@ -279,11 +289,11 @@ impl ServiceRow {
     /// Something came for the row, so it stays for a while; `false` if it was given away just now.
     #[inline(always)]
     fn keep(&self, state: u64, now: u32) -> bool {
-        let kept = state & (GENERATION | KIND) | used(now);
-        if state == kept {
+        if low_half(state >> USED_SHIFT) == now {
             return true;
         }
         cold_path();
+        let kept = state & (GENERATION | KIND) | used(now);
         // Another CPU may have kept it meanwhile.
         self.state.compare_exchange(state, kept) || (self.state.load() ^ kept) & (GENERATION | KIND) == 0
     }

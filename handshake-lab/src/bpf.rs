@@ -369,6 +369,8 @@ pub struct ProgramInfo {
     pub name: String,
     /// Number of runs while a [`RunCounts`] was held.
     pub runs: u64,
+    /// The time that they took, ns.
+    pub run_ns: u64,
 }
 
 /// Describes the program with this ID.
@@ -394,7 +396,8 @@ fn info(program: &OwnedFd) -> Result<ProgramInfo> {
     };
     bpf(command::OBJ_GET_INFO_BY_FD, &mut get).context("ask for a program")?;
     let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(ProgramInfo { id: info.id, name: String::from_utf8_lossy(name).into_owned(), runs: info.runs })
+    let name = String::from_utf8_lossy(name).into_owned();
+    Ok(ProgramInfo { id: info.id, name, runs: info.runs, run_ns: info.run_time_ns })
 }
 
 /// While this is held, the kernel counts each program's runs.

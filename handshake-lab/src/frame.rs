@@ -316,7 +316,10 @@ fn link_address(index: u32, ethertype: u16) -> Result<SockAddr> {
 }
 
 /// The interface index of `device` in the thread's namespace.
-pub(crate) fn interface_index(device: &str) -> Result<u32> {
+///
+/// # Errors
+/// There is no such device.
+pub fn interface_index(device: &str) -> Result<u32> {
     let any = UnixDatagram::unbound().context("open a socket")?;
     name_to_index(any, device).with_context(|| format!("look for {device}"))
 }

@@ -57,6 +57,8 @@ pub struct Settings {
     pub max_flows: u32,
     /// The factors of the hash functions; `None`: random ones from the operating system.
     pub factors: Option<[[u64; HASH_WORDS]; 2]>,
+    /// Whether the owners of attempts are kept, where the kernel tells them.
+    pub owners: bool,
     /// Whether the makers of sockets are kept.
     pub processes: bool,
     /// Whether to send a record to the ring for each finished attempt.
@@ -85,6 +87,7 @@ impl Settings {
             rules: options.rules,
             filter: options.filter.clone(),
             max_flows: options.max_flows,
+            owners: true,
             processes: options.processes,
             events: options.events,
             kernel_log: options.explains_segments(),

@@ -5,7 +5,7 @@
 //! between namespaces, and not once it was routed. The groups are kept beside the record; each has a row for
 //! what it began, and one for what it was asked, with the gauges of a service.
 
-use super::service::{row_of_workload, workload_that_counts};
+use super::service::{first_row_of_workload, row_of_workload, workload_that_counts};
 use super::{Lookup, NewOwner, Platform, Table};
 use crate::abi::{ControlGroups, Counter, MAKER_WORDS, WORKLOAD, address_of_group, tag};
 use crate::books::ServiceKey;
@@ -87,9 +87,32 @@ impl<P: Platform> Lookup<'_, P> {
         if !state.is_attempt() {
             return before;
         }
-        let end = NewOwner::new(side, before == 0, state.gauge_place());
-        self.platform.attribute(S::FAMILY, number, end);
+        let (is_first, gauge) = (before == 0, state.gauge_place());
+        if !self.attribute_straight::<S>(number, side, is_first, gauge) {
+            self.platform.attribute(S::FAMILY, number, NewOwner::new(side, is_first, gauge));
+        }
         tag::ATTRIBUTED
+    }
+
+    /// Does what [`attribute`] does, where only groups are kept and that of the packet has the first of the rows
+    /// that it may have; else nothing, and says `false`.
+    #[inline(always)]
+    fn attribute_straight<S: Table>(&self, number: u32, side: Side, is_first: bool, gauge: usize) -> bool {
+        if self.platform.makers(S::FAMILY, number).is_some() {
+            return false;
+        }
+        let (group, side) = (self.platform.control_group(), side as usize);
+        let Some(owners) = self.platform.owners(S::FAMILY, number) else { return false };
+        let Some(row) = first_row_of_workload(self, &workload(group, side)) else { return false };
+        if is_first {
+            owners[1 - side].store(0);
+        } else if owners[side].load() != 0 {
+            return true;
+        }
+        owners[side].store(group);
+        row.bump(Counter::Attempts as usize, 1);
+        row.bump(gauge, 1);
+        true
     }
 
     /// Has the packet the number that the record has of this side? Another SYN, or an answer that fits no SYN, may

@@ -14,14 +14,20 @@ use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{self, Set, Slot, Tag, Worth};
 use crate::wire::Packet;
-use crate::{below, low_half, masked, shifted, sign, spin};
+use crate::{below, low_half, masked, opaque, shifted, sign, spin};
 
-impl<P: Platform> Lookup<'_, P> {
-    /// Makes a record of this kind for the packet; `false` if its flow has one already.
+/// Where a key may be.
+pub(super) struct Home<'a, S> {
+    pub(super) sets: [&'a Set<S>; 2],
+    /// Their numbers.
+    pub(super) places: [u32; 2],
+    /// The lock word for insertions.
+    pub(super) lock: &'a Shared64,
+}
+
+impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
-    pub(super) fn insert<S: Table>(&self, new: NewRecord) -> bool {
-        // First of all: to read the precise clock is to wait for all that memory still owes.
-        let now = self.now();
+    pub(super) fn home<S: Table + 'a>(&self) -> Option<Home<'a, S>> {
         let first = self.hash::<S>(0);
         let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
         // The set takes the low bits of the hash, the lock word higher ones.
@@ -30,16 +36,25 @@ impl<P: Platform> Lookup<'_, P> {
             S::set(self.platform, places[1]),
             self.platform.stripe(first >> 16 & (STRIPES - 1)),
         ) else {
-            return true;
+            return None;
         };
+        Some(Home { sets: [one, other], places, lock })
+    }
+
+    /// Makes a record of this kind for the packet; `false` if its flow has one already.
+    #[inline(always)]
+    pub(super) fn insert<S: Table>(&self, new: NewRecord) -> bool {
+        // First of all: to read the precise clock is to wait for all that memory still owes.
+        let now = self.now();
+        let Some(Home { sets, places, lock }) = self.home::<S>() else { return true };
         if !lock_stripe(lock) {
             self.platform.books().add(Counter::Contended, 1);
             self.enter_untracked(self.new_row(new), new);
             return true;
         }
-        let states = self.states([one, other]);
+        let states = self.states(sets);
         if let Some(states) = states {
-            self.claim_slot([one, other], places, states, now, new);
+            self.claim_slot(sets, places, states, now, new);
         }
         lock.release();
         states.is_some()
@@ -50,10 +65,13 @@ impl<P: Platform> Lookup<'_, P> {
     #[inline(always)]
     pub(super) fn states<S: Table>(&self, [one, other]: [&Set<S>; 2]) -> Option<States> {
         let mut states = 0;
+        // Else the compiler loads this word of the key anew for each slot.
+        let mut key = self.key;
+        key.low[0] = low_half(opaque(key.low[0] as u64));
         let mut is_here = |slot: &S| {
             let tag = Tag(slot.tag().load());
             states = shifted::<8>(states) | tag.0 & 0x7f;
-            self.is_at(slot, tag)
+            slot.holds(&key) && self.is_ours(tag)
         };
         // The first slot's state comes last, into the lowest byte.
         let found = is_here(&other[3])
@@ -86,7 +104,7 @@ impl<P: Platform> Lookup<'_, P> {
             let is_attempt = new as u8 == NewRecord::Attempt as u8;
             Score::from_bits(self.platform.survey(sets, now, is_attempt, states.are_unanswered()))
         } else {
-            states.choose()
+            Score::free(states.choose())
         };
         if place.worth() > new.worth() as u64 {
             self.enter_untracked(row, new);
@@ -124,25 +142,23 @@ impl<P: Platform> Lookup<'_, P> {
         &self,
         sets: [&Set<S>; 2],
         places: [u32; 2],
-        place: Score,
+        (way, standing): (u32, Option<Score>),
         now: Now,
         (row, service): (u32, &ServiceRow),
     ) -> bool {
-        let slot = slot_of(if place.way() < WAYS { sets[0] } else { sets[1] }, place.way());
+        let slot = slot_of(if way < WAYS { sets[0] } else { sets[1] }, way);
         let tag = Tag(slot.tag().load());
-        let worth = low_half(place.worth());
-        let is_free = worth == Worth::Free as u32;
-        let is_same = if is_free {
-            tag.is_free()
-        } else {
-            !tag.is_locked() && place.is_of(tag) && worth == Worth::HalfOpenNoSynAck as u32
+        let is_same = match standing {
+            None => tag.is_free(),
+            Some(score) => !tag.is_locked() && score.is_of(tag),
         };
         if !is_same || !slot.tag().compare_exchange(tag.0, tag.locked().0) {
             return false;
         }
-        let set = if place.way() < WAYS { places[0] } else { places[1] };
-        let number = low_half(self.veil((set * WAYS + place.way() % WAYS) as u64));
-        if is_free {
+        let set = if way < WAYS { places[0] } else { places[1] };
+        let number = low_half(self.veil((set * WAYS + way % WAYS) as u64));
+        let worth = Worth::HalfOpenNoSynAck as u32;
+        if standing.is_none() {
             self.platform.on_fill::<S>();
             let (total, gauge) = (Counter::Attempts as usize, State::SynSent.gauge_place());
             self.platform.books().enter(total, gauge);
@@ -240,17 +256,17 @@ impl Score {
 
     /// That of a free slot.
     #[inline(always)]
-    const fn free(way: u64) -> Self {
-        Self((way << Self::WAY_SHIFT).cast_signed())
+    const fn free(way: u32) -> Self {
+        Self(((way as u64) << Self::WAY_SHIFT).cast_signed())
     }
 
     #[inline(always)]
-    const fn worth(self) -> u64 {
+    pub(super) const fn worth(self) -> u64 {
         self.0.cast_unsigned() >> Self::WORTH_SHIFT
     }
 
     #[inline(always)]
-    const fn way(self) -> u32 {
+    pub(super) const fn way(self) -> u32 {
         low_half(self.0.cast_unsigned() >> Self::WAY_SHIFT) & (2 * WAYS - 1)
     }
 
@@ -317,8 +333,8 @@ impl States {
 
     /// A free slot of the set that has more of them.
     #[inline(always)]
-    pub(super) fn choose(self) -> Score {
-        Score::free(CHOICES[masked::<{ CHOICES.len() - 1 }>(low_half(self.free()) as usize)] as u64)
+    pub(super) fn choose(self) -> u32 {
+        CHOICES[masked::<{ CHOICES.len() - 1 }>(low_half(self.free()) as usize)] as u32
     }
 }
 

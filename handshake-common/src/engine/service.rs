@@ -220,6 +220,17 @@ pub(super) fn row_of_workload<'a, P: Platform>(platform: &'a P, key: &ServiceKey
     platform.service(row)
 }
 
+/// The first row that a workload may have, if it is its own.
+#[inline(always)]
+pub(super) fn first_row_of_workload<'a, P: Platform>(
+    lookup: &Lookup<'a, P>,
+    key: &ServiceKey,
+) -> Option<&'a ServiceRow> {
+    let part = Part::WORKLOADS;
+    let row = lookup.platform.service(part.probe(part.start(key, lookup.config), 0))?;
+    row.is_of_group(key, lookup.jiffies).then_some(row)
+}
+
 /// The row of a workload in which something is counted at a gauge, else `other`.
 #[inline(always)]
 pub(super) fn workload_that_counts<'a, P: Platform>(

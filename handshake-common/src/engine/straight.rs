@@ -14,14 +14,15 @@
 use core::cell::Cell;
 use core::hint::cold_path;
 
-use super::place::Score;
+use super::place::{Home, Score};
 use super::{Lookup, Platform, Table};
-use crate::abi::{Config, STRIPES, TICK_SHIFT, TcpRecord, option, tag};
+use crate::abi::{Config, TICK_SHIFT, TcpRecord, option, tag};
 use crate::books::{ServiceKey, ServiceRow, count_connect};
 use crate::flow::{End, FlowKey, Side};
 use crate::latency;
+use crate::low_half;
 use crate::record::{Now, State, TcpState};
-use crate::table::{Set, Tag};
+use crate::table::{Set, Tag, Worth};
 use crate::tcp::{self, Change, Conditions, Segment};
 use crate::verdict::Leg;
 use crate::wire::{self, Packet, mark};
@@ -91,21 +92,13 @@ impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     fn open_straight<S: Table>(&self) -> bool {
         let now = self.now();
-        let first = self.hash::<S>(0);
-        let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
-        let (Some(one), Some(other), Some(lock)) = (
-            S::set(self.platform, places[0]),
-            S::set(self.platform, places[1]),
-            self.platform.stripe(first >> 16 & (STRIPES - 1)),
-        ) else {
-            return false;
-        };
+        let Some(Home { sets, places, lock }) = self.home::<S>() else { return false };
         // A lock word that another CPU holds is waited for elsewhere.
         if lock.load() != 0 || !lock.compare_exchange(0, 1) {
             cold_path();
             return false;
         }
-        let is_open = self.open_in([one, other], places, now);
+        let is_open = self.open_in(sets, places, now);
         lock.release();
         is_open
     }
@@ -118,19 +111,25 @@ impl<'a, P: Platform> Lookup<'a, P> {
         if is_full && !states.are_unanswered() {
             return false;
         }
-        let key = ServiceKey::new(
-            self.packet.destination,
-            self.packet.destination_port,
-            wire::TCP,
-            S::FAMILY as u8,
-        );
+        let key = self.destination::<S>();
         let Some((row, service)) = self.first_row(&key) else { return false };
         let place = if is_full {
-            Score::from_bits(self.platform.survey(sets, now, true, true))
+            let score = Score::from_bits(self.platform.survey(sets, now, true, true));
+            if low_half(score.worth()) != Worth::HalfOpenNoSynAck as u32 {
+                return false;
+            }
+            (score.way(), Some(score))
         } else {
-            states.choose()
+            (states.choose(), None)
         };
         self.claim_straight(sets, places, place, now, (row, service))
+    }
+
+    /// The service that the packet goes to.
+    #[inline(always)]
+    fn destination<S: Table>(&self) -> ServiceKey {
+        let (address, port) = (self.packet.destination, self.packet.destination_port);
+        ServiceKey::new(address, port, wire::TCP, S::FAMILY as u8)
     }
 
     /// The row of a service, if the first that it may have is its own.
@@ -168,12 +167,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
             cold_path();
             return false;
         }
-        let key = ServiceKey::new(
-            self.packet.destination,
-            self.packet.destination_port,
-            wire::TCP,
-            S::FAMILY as u8,
-        );
+        let key = self.destination::<S>();
         // The numbers of both sides show that the key that was found under this tag was the record's.
         let is_done = self.go_straight(slot, tag, State::SynReceived, &key);
         if !is_done {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -20,6 +20,7 @@ use crate::HANDSHAKE;
 use crate::books::{check_at_rest, figure};
 use crate::error::{Scratch, check_error, run};
 use crate::network::{Network, TIMEOUT, loopback, router, segment};
+use crate::privilege::{CAPABILITIES, by_another_user, copy};
 
 /// A command that prints a line when it runs, and ends when it reads one.
 pub(crate) const OBEDIENT: &str = "echo ready; read line; exit 0";
@@ -436,23 +437,8 @@ fn ambient_capabilities_are_not_inherited() -> Result<()> {
         return Ok(());
     }
     let network = loopback()?;
-    // A copy in a place where another user may run it. Another process makes it: a program that this one has
-    // open for writing, and leaves to a test's child for a moment, cannot be run (ETXTBSY).
-    let program = Scratch::new("handshake", b"")?;
-    network.host().run("cp", &[HANDSHAKE, program.path()])?;
-    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;
-    let caps = "+bpf,+perfmon,+net_admin";
-    let mut command = network.host().command("setpriv");
-    command.args([
-        "--reuid=4242",
-        "--regid=4242",
-        "--clear-groups",
-        "--inh-caps",
-        caps,
-        "--ambient-caps",
-        caps,
-    ]);
-    command.args(["--", program.path()]);
+    let program = copy(network.host())?;
+    let command = by_another_user(network.host(), CAPABILITIES, program.path());
     let outcome = Check::start_as(command, &network, &[], SCRIPT)?.wait()?;
     let none = "0000000000000000";
     let expected = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}:\t{none}\n"));

@@ -88,23 +88,16 @@ enum Starter<'a> {
 
 impl Starter<'_> {
     fn command(&self, host: &Namespace) -> Command {
-        let capabilities = "+bpf,+perfmon,+net_admin";
-        let (program, user) = match self {
-            Self::Root => return host.command(HANDSHAKE),
+        match self {
+            Self::Root => host.command(HANDSHAKE),
             Self::Sudo => {
                 let mut command = host.command(HANDSHAKE);
                 command.env("SUDO_UID", USER.to_string()).env("SUDO_GID", USER.to_string());
-                return command;
+                command
             }
-            Self::File(program) | Self::Ambient(program) => (program, USER.to_string()),
-        };
-        let mut command = host.command("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        if matches!(self, Self::Ambient(_)) {
-            command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+            Self::File(program) => by_another_user(host, "", program),
+            Self::Ambient(program) => by_another_user(host, CAPABILITIES, program),
         }
-        command.args(["--", program]);
-        command
     }
 
     fn user(&self) -> u32 {
@@ -116,9 +109,24 @@ impl Starter<'_> {
     }
 }
 
+/// What loading and attaching take, as setpriv(1) has it.
+pub(crate) const CAPABILITIES: &str = "+bpf,+perfmon,+net_admin";
+
+/// Another user's command, with these ambient capabilities.
+pub(crate) fn by_another_user(host: &Namespace, capabilities: &str, program: &str) -> Command {
+    let mut command = host.command("setpriv");
+    let user = USER.to_string();
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    if !capabilities.is_empty() {
+        command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+    }
+    command.args(["--", program]);
+    command
+}
+
 /// A copy of the program that another user may run. Another process makes it: a program that this one has
 /// open for writing, and leaves to a test's child for a moment, cannot be run (ETXTBSY).
-fn copy(host: &Namespace) -> Result<Scratch> {
+pub(crate) fn copy(host: &Namespace) -> Result<Scratch> {
     let program = Scratch::new("handshake", b"")?;
     host.run("cp", &[HANDSHAKE, program.path()])?;
     fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;

@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use handshake_lab::agent::Agent;
 use handshake_lab::process;
 use handshake_lab::tcp::{self, Attempts, Listener};
+use handshake_lab::topology::DEVICE;
 use handshake_lab::{FAMILIES, Family, Path, skip_unless_privileged, skip_without_tool};
 use serde_json::Value;
 
 use crate::network::{TIMEOUT, segment};
+use crate::privilege::{CAPABILITIES, by_another_user, copy};
 
 /// Every attempt has its row; the reports are far apart.
 const ROWS: [&str; 7] = ["--process", "--events", "all", "--interval", "200s", "--half-open-after", "300ms"];
@@ -99,6 +101,33 @@ fn each_end_has_the_process_of_its_socket() -> Result<()> {
             ensure!(ended(&flows, "initiator", client) == [[None, ours]], "{client}: {flows:?}");
         }
         drop(lost);
+    }
+    Ok(())
+}
+
+/// What was there before is named by CAP_SYS_PTRACE alone, which another user's service has; without it the text on
+/// stderr says what is not known.
+#[test]
+fn one_capability_names_what_was_there_before() -> Result<()> {
+    if skip_unless_privileged() || skip_without_tool("setpriv") {
+        return Ok(());
+    }
+    let network = segment()?;
+    let (host, path) = (network.host(), network.path(Family::V4));
+    let program = copy(host)?;
+    let ours = Some(u64::from(std::process::id()));
+    for (more, named) in [(",+sys_ptrace", ours), ("", None)] {
+        let listener = Listener::new(&path, 0, 16)?;
+        let mut command = by_another_user(host, &format!("{CAPABILITIES}{more}"), program.path());
+        command.args(["watch", "-i", DEVICE, "-o", "jsonl"]).args(ROWS);
+        let mut agent = Agent::attach(command, 1)?;
+        let _accepted = tcp::connect_accept(&path, &listener, 3)?;
+        await_rows(&mut agent, "ended", 3)?;
+        let outcome = agent.stop()?;
+        let flows = outcome.flows()?;
+        ensure!(ended(&flows, "responder", listener.address()) == [[ours, named]; 3], "{more}: {flows:?}");
+        let is_told = outcome.stderr.contains("have no name: that takes CAP_SYS_PTRACE");
+        ensure!(named.is_some() || is_told, "{}", outcome.stderr);
     }
     Ok(())
 }

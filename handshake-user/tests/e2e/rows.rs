@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use handshake_lab::tcp::{self, Listener};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Path, process};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use ruzstd::decoding::StreamingDecoder;
 use serde_json::Value;
 
@@ -35,6 +35,23 @@ pub(crate) fn serve<'a>(network: &'a Network, file: &FilePath, words: &[&str]) -
     command.args(["serve", "-i", DEVICE, "--metrics-listen", "127.0.0.1:0", "--events-file"]).arg(file);
     command.args(SWIFT).args(words);
     Service::run(network.host(), command, 1)
+}
+
+/// A process that is stopped until this is dropped: where the test fails, it would be left behind otherwise.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn begin(process: Pid) -> Result<Self> {
+        kill_process(process, Signal::STOP)?;
+        Ok(Self(process))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may be gone.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }
 
 /// The rows of all files of a folder, in the order of the files' times. Each line must be whole.
@@ -357,7 +374,7 @@ fn a_file_that_hangs_holds_nothing_up() -> Result<()> {
     let file = folder.file("events.jsonl");
     let service = serve(&network, &file, &["--events", "all"])?;
     let helper = service.helper()?;
-    kill_process(helper, Signal::STOP)?;
+    let stopped = Stopped::begin(helper)?;
     // All at once is more than the kernel's ring has room for.
     for part in 1..=PARTS {
         refuse(&path, COUNT / PARTS)?;
@@ -367,9 +384,9 @@ fn a_file_that_hangs_holds_nothing_up() -> Result<()> {
     let dropped = service.figure(DROPPED)?;
     ensure!(service.figure("handshake_exact")? == 1 && dropped <= TOO_MANY, "{dropped}");
     ensure!(fs::metadata(&file)?.len() == 0);
-    kill_process(helper, Signal::CONT)?;
+    drop(stopped);
     await_rows(&folder, COUNT - usize::try_from(dropped)?)?;
-    kill_process(helper, Signal::STOP)?;
+    let stopped = Stopped::begin(helper)?;
     refuse(&path, 500)?;
     service.await_figure(&figure_of("refused"), COUNT as u64 + 500)?;
     sleep(Duration::from_millis(100));
@@ -378,7 +395,7 @@ fn a_file_that_hangs_holds_nothing_up() -> Result<()> {
     agent.signal(libc::SIGTERM)?;
     await_that("its end", || Ok(fs::read_to_string(&stat)?.contains(") Z ")))?;
     let took = began.elapsed();
-    kill_process(helper, Signal::CONT)?;
+    drop(stopped);
     let outcome = agent.wait(TIMEOUT)?;
     ensure!(outcome.status.success() && took < Duration::from_secs(4), "{took:?}, {outcome:?}");
     ensure!(outcome.stderr.contains("rows are not written: it takes too long"), "{outcome:?}");
