@@ -30,21 +30,31 @@ pub(super) fn build_here(release: &Release) -> Result<PathBuf> {
         shell::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(&release.root));
     let sysroot = PathBuf::from(sysroot.context("ask rustc for its folder")?);
     let library = sysroot.join("lib/rustlib/src/rust");
-    run(release, shell::cargo("build"), Architecture::Amd64, &library)
+    let script = release.root.join("packaging/without-unwinding.ld");
+    let link = |argument: &str| format!("-Clink-arg=-Wl,{argument}");
+    // What rustc links with there, lld, knows them: functions of equal code are one, and no tables for unwinding.
+    let smaller = [link("--icf=all"), link("--no-eh-frame-hdr"), link(&format!("-T,{}", script.display()))];
+    run(release, shell::cargo("build"), Architecture::Amd64, &library, &smaller)
 }
 
 /// Builds it for arm64.
 fn build_arm64(release: &Release) -> Result<PathBuf> {
     let (command, library) = cargo_for_arm64()?;
-    run(release, command, Architecture::Arm64, &library)
+    run(release, command, Architecture::Arm64, &library, &[])
 }
 
-fn run(release: &Release, mut cargo: Command, architecture: Architecture, library: &Path) -> Result<PathBuf> {
+fn run(
+    release: &Release,
+    mut cargo: Command,
+    architecture: Architecture,
+    library: &Path,
+    more: &[String],
+) -> Result<PathBuf> {
     let triple = architecture.triple();
     cargo.current_dir(&release.root).env("CARGO_TARGET_DIR", &release.target);
     cargo.args(["--locked", "--profile", PROFILE, "--target", triple]);
     cargo.args(["--package", PROGRAM, "--bin", "handshake"]);
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(release, library).join(SEPARATOR));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", [&flags(release, library), more].concat().join(SEPARATOR));
     shell::run(&mut cargo)?;
     let program = release.target.join(triple).join(PROFILE).join("handshake");
     ensure!(program.is_file(), "cargo has not made {}", program.display());
