@@ -76,7 +76,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let resolver = helper.as_ref().map(|helper| resolver(helper, hosts)).transpose().map_err(out)?;
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     let recording = helper.as_ref().zip(args.record.as_deref());
-    let recording = recording.map(|(helper, path)| Recording::start(helper, path, false)).transpose()?;
+    let recording = recording.map(|(helper, path)| Recording::start(helper, path)).transpose()?;
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     let listens_at = socket.as_ref().and_then(|socket| socket.local_addr().ok());

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     let duties = is_wanted.then(|| Duties { files, recording: args.record.clone(), ..Duties::default() });
     let helper = prepare(&args.scope, duties)?;
     let recording = helper.as_ref().zip(args.record.as_deref());
-    let recording = recording.map(|(helper, path)| Recording::start(helper, path, screen)).transpose()?;
+    let recording = recording.map(|(helper, path)| Recording::start(helper, path)).transpose()?;
     let files = helper.as_ref().filter(|_| screen).map(Helper::files).transpose().map_err(out)?;
     let zone = zone(args.output.utc);
     let names = names(args.output.wants_names(), confinement(&args.scope))?;
