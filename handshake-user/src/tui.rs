@@ -38,6 +38,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use handshake_agent::Error as AgentError;
+use handshake_agent::model::flow::Flow;
 use handshake_agent::model::kept::KeptRecords;
 use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
@@ -47,6 +48,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
 use crate::error::CommandError;
+use crate::evidence::{Collector, LAST_EVIDENCE};
 use crate::helper::Files;
 use crate::names::Names;
 use crate::output::{Lane, Patience};
@@ -110,6 +112,8 @@ pub(crate) struct Ways<'a> {
     pub(crate) surroundings: Surroundings,
     /// The recording that is made.
     pub(crate) recording: Option<Recording>,
+    /// The evidence that is collected.
+    pub(crate) collector: Option<Collector>,
 }
 
 /// Shows the session until the user quits, a signal arrives, the time is up, an interface is lost or the terminal
@@ -129,7 +133,7 @@ pub(crate) async fn run(
     let pace = Pace {
         snapshots: Some(options.interval.max(REDRAW_EVERY)),
         events: true,
-        records: screen.recording.is_some(),
+        records: screen.recording.is_some() || screen.collector.is_some(),
         until: options.until,
         ..Pace::default()
     };
@@ -137,6 +141,10 @@ pub(crate) async fn run(
     if let Some(mut recording) = screen.recording {
         recording.close(session);
         recording.finish();
+    }
+    if let Some(mut collector) = screen.collector {
+        collector.close(session)?;
+        collector.finish(LAST_EVIDENCE)?;
     }
     ending
 }
@@ -150,6 +158,7 @@ struct LiveScreen {
     recent: Recent,
     surroundings: Surroundings,
     recording: Option<Recording>,
+    collector: Option<Collector>,
     timeline: Timeline,
 }
 
@@ -219,7 +228,7 @@ impl Sink for LiveScreen {
         }
     }
 
-    fn handle(&mut self, _: &mut Session, input: ScreenInput) -> Result<ControlFlow<()>, CommandError> {
+    fn handle(&mut self, session: &mut Session, input: ScreenInput) -> Result<ControlFlow<()>, CommandError> {
         match input {
             ScreenInput::Terminal(None) => return Ok(ControlFlow::Break(())),
             ScreenInput::Terminal(Some(event)) => {
@@ -227,6 +236,7 @@ impl Sink for LiveScreen {
                 match self.canvas.handle_event(&event).map_err(drawing)? {
                     Some(Effect::Quit) => return Ok(ControlFlow::Break(())),
                     Some(Effect::Travel(step)) => self.travel(Some(step))?,
+                    Some(Effect::Save(flow)) => self.save(session, &flow)?,
                     Some(Effect::Write | Effect::Copy | Effect::Redraw) | None => {}
                 }
                 self.recent.filter_by(&self.canvas.ui.filter);
@@ -247,6 +257,12 @@ impl Sink for LiveScreen {
             && let Some(said) = recording.record(session)?
         {
             self.canvas.ui.message = Some(format!(" {said}"));
+        }
+        if let Some(collector) = &mut self.collector {
+            collector.collect(session)?;
+            if let Some(said) = collector.write(session) {
+                self.canvas.ui.message = Some(format!(" {said}"));
+            }
         }
         Ok(())
     }
@@ -269,7 +285,7 @@ impl LiveScreen {
         options: ScreenOptions,
         session: &mut Session,
         tty: Tty,
-        Ways { files, mut surroundings, recording, .. }: Ways<'_>,
+        Ways { files, mut surroundings, recording, collector, .. }: Ways<'_>,
     ) -> Result<Self, CommandError> {
         let ui = Ui { is_recorded: recording.is_some(), ..choices(options.ascii, &tty)? };
         let mut builder = SceneBuilder::within(options.zone, options.names);
@@ -281,7 +297,16 @@ impl LiveScreen {
         recent.name_by(&scene.owners);
         let canvas = Canvas::new(tty, files, ui, scene);
         let (redraws, timeline) = (redraws(), Timeline::default());
-        Ok(Self { options, canvas, redraws, builder, recent, surroundings, recording, timeline })
+        Ok(Self { options, canvas, redraws, builder, recent, surroundings, recording, collector, timeline })
+    }
+
+    /// Saves the packets of an attempt, where evidence is collected, and says so.
+    fn save(&mut self, session: &mut Session, flow: &Flow) -> Result<(), CommandError> {
+        if let Some(collector) = &mut self.collector {
+            let saved = collector.save(session, flow)?;
+            self.canvas.ui.message = Some(format!(" {saved}"));
+        }
+        Ok(())
     }
 
     /// Goes to another moment of the recording, or shows the same by other choices.
@@ -383,6 +408,9 @@ impl Canvas {
             Some(Effect::Redraw) => {
                 self.tty.forget()?;
                 self.drawn = None;
+            }
+            Some(Effect::Save(_)) => {
+                self.ui.message = Some(" packets are saved with --evidence DIR alone".to_owned())
             }
             Some(Effect::Quit | Effect::Travel(_)) | None => {}
         }

@@ -302,10 +302,10 @@ fn a_kill_leaves_whole_lines() -> Result<()> {
 }
 
 /// A file system of little room, in memory.
-struct Small(Folder);
+pub(crate) struct Small(pub(crate) Folder);
 
 impl Small {
-    fn mount(kibibytes: u32) -> Result<Self> {
+    pub(crate) fn mount(kibibytes: u32) -> Result<Self> {
         let folder = Folder::new()?;
         let size = format!("size={kibibytes}k,mode=755");
         let mut mount = Command::new("mount");
