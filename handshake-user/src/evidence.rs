@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
@@ -181,23 +182,20 @@ impl Collector {
         }
     }
 
-    /// Collects what is left, and hands it over.
+    /// Collects what is left, and hands it over. Ends that are still in the ring are for this alone.
     ///
     /// # Errors
     ///
     /// Those of [`collect`](Self::collect).
     pub(crate) fn close(&mut self, session: &mut Session) -> Result<(), AgentError> {
+        session.for_each_ended(&mut |_, _| ControlFlow::Continue(()));
         self.collect(session)?;
         self.hand_over(session);
         Ok(())
     }
 
-    /// Waits so long at most until all is written.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub(crate) fn finish(self, patience: Duration) -> Result<(), CommandError> {
+    /// Waits so long at most until all is written. Returns what is to be said.
+    pub(crate) fn finish(self, patience: Duration) -> Option<String> {
         let Self { path, contents, told, waiting, .. } = self;
         drop(contents);
         let until = Instant::now() + patience;
@@ -207,7 +205,15 @@ impl Collector {
             let left = until.saturating_duration_since(Instant::now());
             last = told.recv_timeout(left).unwrap_or_else(|_| Err(late()));
         }
-        last.map_err(|source| CommandError::ReportFile { option: OPTION, path, source })
+        last.err().map(|error| format!("{OPTION} {path}: {error}"))
+    }
+
+    /// The same after what is left is collected.
+    pub(crate) fn leave(mut self, session: &mut Session, patience: Duration) -> Option<String> {
+        match self.close(session) {
+            Ok(()) => self.finish(patience),
+            Err(error) => Some(format!("{OPTION} {}: {error}", self.path)),
+        }
     }
 }
 

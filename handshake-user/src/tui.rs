@@ -47,6 +47,7 @@ use ratatui::crossterm::event::Event;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
+use crate::console::say;
 use crate::error::CommandError;
 use crate::evidence::{Collector, LAST_EVIDENCE};
 use crate::helper::Files;
@@ -138,13 +139,15 @@ pub(crate) async fn run(
         ..Pace::default()
     };
     let ending = session::run(session, signals, pace, &mut screen).await;
-    if let Some(mut recording) = screen.recording {
+    if let Some(mut recording) = screen.recording.take() {
         recording.close(session);
         recording.finish();
     }
-    if let Some(mut collector) = screen.collector {
-        collector.close(session)?;
-        collector.finish(LAST_EVIDENCE)?;
+    let collector = screen.collector.take();
+    // The terminal is restored before anything is said.
+    drop(screen);
+    if let Some(collector) = collector {
+        collector.leave(session, LAST_EVIDENCE).iter().for_each(|said| say(said));
     }
     ending
 }

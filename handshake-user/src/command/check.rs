@@ -165,9 +165,8 @@ impl CheckInProgress<'_> {
         checked.code = code(self.args, &ending, &checked);
         let leaves_evidence = checked.code != 0;
         let Self { args, mut session, signals, checkee, collector, zone, .. } = self;
-        if let Some(mut collector) = collector.filter(|_| leaves_evidence) {
-            collector.close(&mut session)?;
-            collector.finish(EVIDENCE_PATIENCE)?;
+        if let Some(collector) = collector.filter(|_| leaves_evidence) {
+            collector.leave(&mut session, EVIDENCE_PATIENCE).iter().for_each(|said| say(said));
         }
         let flows = args.flows.then(|| session.flows());
         drop(session);

@@ -412,11 +412,10 @@ impl Service {
     /// Hands over the last rows and figures.
     fn hand_over(&mut self, session: &mut Session) {
         self.outlets.recording.iter_mut().for_each(|recording| recording.close(session));
+        self.outlets.rows.iter_mut().for_each(|rows| rows.close(session));
         // What cannot be read now is never read.
         let _ = self.outlets.collector.as_mut().map(|collector| collector.close(session));
-        self.outlets.rows.iter_mut().for_each(|rows| rows.close(session));
         self.page = None;
-        // What cannot be read now is never read.
         let _ = self.export(session);
         self.outlets.exporter.iter().for_each(Exporter::close);
     }
@@ -427,9 +426,7 @@ impl Service {
         let Outlets { errands, exporter, recording, collector, .. } = self.outlets;
         recording.into_iter().for_each(Recording::finish);
         let left = LAST_EVIDENCE.saturating_sub(began.elapsed());
-        if let Some(Err(error)) = collector.map(|collector| collector.finish(left)) {
-            say(&error.to_string());
-        }
+        collector.and_then(|collector| collector.finish(left)).iter().for_each(|said| say(said));
         let left: usize = errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
         if left > 0 {
             say(&format!("--events-file: the last {left} rows are not written: it takes too long"));

@@ -133,9 +133,8 @@ impl<'a> LineReports<'a> {
             }
         }
         take_snapshot(&mut session)?;
-        if let Some(mut collector) = collector {
-            collector.close(&mut session)?;
-            collector.finish(LAST_EVIDENCE)?;
+        if let Some(collector) = collector {
+            collector.leave(&mut session, LAST_EVIDENCE).iter().for_each(|said| say(said));
         }
         let (snapshot, flows) = (session.last().clone(), args.output.flows.then(|| session.flows()));
         drop(session);
