@@ -352,6 +352,12 @@ impl Attached {
             || (self.plan.selection.is_open() && self.plan.may_choose_clsact(self.has_tcx))
     }
 
+    /// The name of the interface with this number of packet counters.
+    pub(crate) fn name_of(&self, number: u32) -> Option<String> {
+        let of = self.watched.iter().find(|watched| u32::from(watched.number) == number);
+        of.map(|watched| watched.on.info.name.clone())
+    }
+
     /// Lets attempts begin: all hooks are on, and promiscuous mode, which shows conversations of other hosts
     /// from their middle.
     ///

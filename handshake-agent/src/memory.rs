@@ -28,6 +28,8 @@ const PROCESS: u64 = 6 << 20;
 const KERNEL: u64 = 1 << 20;
 /// What waits to be written, and what is announced, where attempts are listed one by one.
 const ENDED: u64 = 8 << 20;
+/// The slots of packets, 4 MiB, and those of failures: at most 16,384 packets, twice as they are written.
+const EVIDENCE: u64 = 16 << 20;
 /// Whether [`give_back`] can: with glibc.
 const GIVES_BACK: bool = cfg!(target_env = "gnu");
 /// Copies of the counters of all CPUs during a reading.
@@ -49,6 +51,7 @@ pub fn peak(options: &Options, cpus: usize, interfaces: u16) -> u64 {
         + KERNEL
         + if GIVES_BACK { TYPES.max(VERIFIER + PROCESS) } else { TYPES + VERIFIER }
         + ended
+        + if options.evidence { EVIDENCE } else { 0 }
         + listed
 }
 
@@ -108,6 +111,8 @@ mod tests {
         let events = Options { events: true, ..Options::default() };
         let peak = |options| peak(options, 2, FEW_INTERFACES);
         assert_eq!((peak(&events) - peak(&options)) / MEBIBYTE, 12);
+        let evidence = Options { evidence: true, ..Options::default() };
+        assert_eq!((peak(&evidence) - peak(&options)) / MEBIBYTE, 16);
         let flows = Options { flows: true, ..Options::default() };
         assert!(peak(&flows) > peak(&options) + 100 * MEBIBYTE);
     }

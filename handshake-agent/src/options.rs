@@ -97,6 +97,8 @@ pub struct Options {
     pub top: usize,
     /// Whether the kernel sends an event for each attempt that ends.
     pub events: bool,
+    /// Whether the kernel keeps packets of open attempts.
+    pub evidence: bool,
     /// Whether all flows are listed at the end, which takes memory for each.
     pub flows: bool,
     /// Whether the kernel side writes its diagnostics; without this the verifier removes them.
@@ -128,6 +130,7 @@ impl Default for Options {
             processes: false,
             top: usize::MAX,
             events: false,
+            evidence: false,
             flows: false,
             kernel_log: false,
             verifier_log: false,

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flate2::bufread::ZlibDecoder;
-use handshake_common::abi::CounterBlock;
+use handshake_common::abi::{CounterBlock, KeptPacket};
 use handshake_common::record::{Now, Record, State};
 use handshake_common::table::record_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -50,8 +50,10 @@ static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/handshake.bpf.o
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The interval at which the loop looks at the hooks, where no snapshot does so first.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// The time from one moment of a recording to the next.
+/// The time from one moment of a recording, or of the collecting of evidence, to the next.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
+/// Attempts that failed and wait to be taken.
+const FAILED: usize = 4_096;
 
 /// The compiled kernel side: the BPF object, an ELF file.
 ///
@@ -159,6 +161,8 @@ pub struct Session {
     answered: Instant,
     /// What it takes to record the session, and the attempts that ended since the latest block.
     recording: Option<(Recorder, Ends)>,
+    /// The attempts that failed since they were taken, where their packets are kept.
+    failed: Option<Vec<Flow>>,
 }
 
 impl Session {
@@ -214,8 +218,9 @@ impl Session {
         });
         let last = Snapshot::take(&mut live, &context, None)?;
         let answered = Instant::now();
-        let (notices, recording) = (Vec::new(), None);
-        Ok(Self { live, attached, news, notices, context, last, looked: answered, answered, recording })
+        let (notices, looked, recording) = (Vec::new(), answered, None);
+        let failed = options.evidence.then(Vec::new);
+        Ok(Self { live, attached, news, notices, context, last, looked, answered, recording, failed })
     }
 
     /// The watched interfaces, in the order in which they came.
@@ -395,15 +400,37 @@ impl Session {
     pub fn for_each_ended(&mut self, visit: &mut dyn FnMut(&Flow, &View<'_>) -> ControlFlow<()>) {
         let (moment, host) = (self.last.moment(), Arc::clone(self.live.host()));
         let view = View::at(&self.context, moment, wall_ns(moment.now.ns)).on(&host);
-        let recording = &mut self.recording;
+        let (recording, failed) = (&mut self.recording, &mut self.failed);
         self.live.drain_events(&mut |event, makers| {
             let Some(verdict) = verdict_of(event) else { return ControlFlow::Continue(()) };
             let flow = Flow::ended(record_of(event, makers), verdict, event.ended_ns);
             if let Some((_, ends)) = recording {
                 ends.push(flow);
             }
+            if let Some(failed) = failed.as_mut().filter(|failed| failed.len() < FAILED && flow.has_failed())
+            {
+                failed.push(flow);
+            }
             visit(&flow, &view)
         });
+    }
+
+    /// Calls `visit` with each packet of an open attempt that the kernel side still keeps. There are none unless
+    /// [`Options::evidence`] is set.
+    pub fn for_each_kept(&self, visit: &mut dyn FnMut(&KeptPacket)) {
+        self.live.for_each_kept(visit);
+    }
+
+    /// The attempts that have failed since the last call, or had failed and completed after all, as their events
+    /// told. There are none unless events are on and [`Options::evidence`] is set; of very many the first.
+    pub fn take_failed(&mut self) -> Vec<Flow> {
+        self.failed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The name of the interface with this number of packet counters.
+    #[must_use]
+    pub fn name_of(&self, number: u32) -> Option<String> {
+        held(&self.attached).name_of(number)
     }
 
     /// Begins to keep what a recording needs. Events must be on.
@@ -609,7 +636,8 @@ pub trait Sink {
         Ok(EVENTS_EVERY)
     }
 
-    /// Records the moment, a second after the one before. Not called unless [`Pace::records`] is set.
+    /// Records the moment, or collects evidence, a second after the one before. Not called unless [`Pace::records`]
+    /// is set.
     ///
     /// # Errors
     ///
@@ -649,7 +677,7 @@ pub struct Pace {
     pub snapshots: Option<Duration>,
     /// Whether the sink takes ended attempts.
     pub events: bool,
-    /// Whether the sink records, a moment each second.
+    /// Whether the sink records or collects evidence, each second.
     pub records: bool,
     /// When the run ends; `None`: no time limit.
     pub until: Option<Instant>,

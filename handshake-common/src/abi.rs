@@ -406,7 +406,7 @@ pub struct CpuCounts {
 }
 
 /// Room for the packet in hand: whole cache lines.
-pub const CURRENT_WORDS: usize = 16;
+pub const CURRENT_WORDS: usize = 24;
 
 /// Class blocks beside the counters. A value per CPU is 32 KiB at most, and more of them would be another
 /// page.
@@ -525,6 +525,26 @@ pub struct Event {
 /// Bytes of the event ring: a power of two, and whole pages.
 pub const RING_BYTES: usize = 4 << 20;
 
+/// A packet of an open attempt, as the programs keep it. In a map that the agent has in its memory: it copies a slot
+/// whose time is the same before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct KeptPacket {
+    /// When it was seen, ns of CLOCK_MONOTONIC; 0 while it is written.
+    pub ns: u64,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// The [`Interface`](crate::interface::Interface) where it was seen.
+    pub interface: u32,
+    /// The first of them; those behind the frame are an earlier one's.
+    pub bytes: [u8; EVIDENCE_BYTES],
+}
+
+/// Bytes of a kept packet: all headers of nearly every segment.
+pub const EVIDENCE_BYTES: usize = 256;
+/// Kept packets of all CPUs together: 4 MiB.
+pub const KEPT_PACKETS: usize = (4 << 20) / size_of::<KeptPacket>();
+
 /// What the agent's `clock` program reads in one run: the two clocks of the records.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -560,6 +580,7 @@ pub const LAYOUT: u64 = {
         SERVICES as usize,
         WORKLOADS as usize,
         size_of::<ControlGroups>(),
+        size_of::<KeptPacket>(),
         size_of::<Makers>(),
         // Raised by hand when a meaning changes and no size does.
         7,

@@ -444,6 +444,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
                 slot.body().set_tcp(record);
                 service = self.enter(Counter::Attempts, State::SynSent, entry);
                 attributed = self.attribute::<S>(number, Side::Initiator, 0, State::SynSent);
+                self.platform.meet(true);
                 State::SynSent
             }
             NewRecord::Orphan => {

@@ -28,6 +28,12 @@ pub(crate) trait Context: Copy {
     /// Does the frame hold a TCP segment with a wrong checksum? A super-packet's is not there yet, or was the
     /// segments' own.
     fn has_wrong_checksum(self) -> bool;
+    /// Copies the frame's first bytes; 0 where they are there. Of a `raw` one from its IP header on.
+    ///
+    /// # Safety
+    ///
+    /// There is room for them.
+    unsafe fn load(self, to: *mut c_void, size: u32, raw: bool) -> i64;
 }
 
 impl Context for *mut xdp_md {
@@ -40,6 +46,12 @@ impl Context for *mut xdp_md {
     #[inline(always)]
     fn has_wrong_checksum(self) -> bool {
         xdp_checksum(self) != 0
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, to: *mut c_void, size: u32, _: bool) -> i64 {
+        // SAFETY: as above, and the caller's.
+        unsafe { bpf_xdp_load_bytes(self, 0, to, size) }
     }
 }
 
@@ -59,6 +71,16 @@ impl Context for *mut __sk_buff {
         }
         // Where the kernel says that it is IP, it says where that begins too.
         if ip_family(self) != 0 { network_checksum(self) != 0 } else { skb_checksum(self) != 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, to: *mut c_void, size: u32, raw: bool) -> i64 {
+        if raw {
+            // SAFETY: as above, and the caller's.
+            return unsafe { bpf_skb_load_bytes_relative(self.cast(), 0, to, size, FROM_NETWORK_HEADER) };
+        }
+        // SAFETY: likewise.
+        unsafe { bpf_skb_load_bytes(self.cast(), 0, to, size) }
     }
 }
 

@@ -25,17 +25,23 @@ pub(crate) struct Current {
     /// Segments of a super-packet. 0: of any other packet, and of a super-packet that came in by a virtio
     /// header.
     pub(crate) segments: u16,
+    /// Not 0: it is one of an open attempt, and has not completed it.
+    pub(crate) met_open: u16,
     /// The control group of the socket that sent it; 0: not known, or not asked.
     pub(crate) group: u64,
     /// The words of the maker of that socket; the first is 0 likewise.
     pub(crate) maker: [u64; MAKER_WORDS],
+    /// The precise clock as it was read last, ns.
+    pub(crate) now_ns: u64,
+    /// The slot of this CPU that the latest kept packet is in.
+    pub(crate) kept: u64,
 }
 
 impl Current {
     /// Notes what is known of a packet that the fast path leaves.
     #[inline(always)]
     pub(crate) fn give(&mut self, interface: Interface, segments: u16) {
-        (self.interface, self.segments) = (interface, segments);
+        (self.interface, self.segments, self.met_open) = (interface, segments, 0);
         // Word by word: of two that lie side by side the compiler makes a call that clears byte by byte.
         // SAFETY: they are this one's own.
         unsafe {

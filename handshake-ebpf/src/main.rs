@@ -9,6 +9,7 @@
 )]
 #![expect(unreachable_pub, missing_docs, reason = "the macros of aya make items around the programs")]
 
+mod evidence;
 mod frame;
 mod handover;
 mod log;

@@ -33,7 +33,7 @@ use zerocopy::FromBytes;
 
 use crate::frame::Linear;
 use crate::handover::Current;
-use crate::log;
+use crate::{evidence, log};
 
 /// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
 const SETS4: usize = 524_288 / WAYS as usize;
@@ -303,7 +303,14 @@ impl Platform for Kernel {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
         // SAFETY: the helper has no preconditions.
-        test_clock().map_or_else(|| unsafe { bpf_ktime_get_ns() }, |clock| clock.now_ns)
+        let now_ns = test_clock().map_or_else(|| unsafe { bpf_ktime_get_ns() }, |clock| clock.now_ns);
+        self.current_mut().now_ns = now_ns;
+        now_ns
+    }
+
+    #[inline(always)]
+    fn meet(&self, is_of_open: bool) {
+        self.current_mut().met_open = u16::from(is_of_open);
     }
 
     #[inline(always)]
@@ -423,6 +430,8 @@ impl Platform for Kernel {
     fn open_straight<S: Table>(&self, _: &Packet) -> bool {
         let (cpu, interface) = (self.cpu, self.interface.0);
         0 != match self.hook {
+            Hook::Xdp(ctx) if evidence::is_kept() => keep_open_xdp(ctx, cpu, interface),
+            Hook::Tc(skb) if evidence::is_kept() => keep_open_skb(skb, cpu, interface),
             Hook::Xdp(ctx) => open_xdp(ctx, cpu, interface),
             Hook::Tc(skb) => open_skb(skb, cpu, interface),
             Hook::Elsewhere => 0,
@@ -433,6 +442,8 @@ impl Platform for Kernel {
     fn answer_straight<S: Table>(&self, _: &Packet) -> bool {
         let (cpu, interface) = (self.cpu, self.interface.0);
         0 != match self.hook {
+            Hook::Xdp(ctx) if evidence::is_kept() => keep_answer_xdp(ctx, cpu, interface),
+            Hook::Tc(skb) if evidence::is_kept() => keep_answer_skb(skb, cpu, interface),
             Hook::Xdp(ctx) => answer_xdp(ctx, cpu, interface),
             Hook::Tc(skb) => answer_skb(skb, cpu, interface),
             Hook::Elsewhere => 0,
@@ -787,6 +798,27 @@ begins!(open_xdp, xdp_md, xdp, is_one_xdp, group_xdp, open_straight, Class::Syn)
 begins!(open_skb, __sk_buff, skb, is_one_skb, group_skb, open_straight, Class::Syn);
 begins!(answer_xdp, xdp_md, xdp, is_one_xdp, group_xdp, answer_straight, Class::SynAck);
 begins!(answer_skb, __sk_buff, skb, is_one_skb, group_skb, answer_straight, Class::SynAck);
+
+/// Defines the same where packets are kept.
+macro_rules! keeps {
+    ($name:ident, $ctx:ty, $begins:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx, cpu: *mut Cpu, interface: u32) -> i32 {
+            let Some(kernel) = Kernel::of(cpu) else { return 0 };
+            if $begins(ctx, cpu, interface) == 0 {
+                return 0;
+            }
+            evidence::keep(ctx, kernel.current_mut(), Interface(interface), false);
+            1
+        }
+    };
+}
+
+keeps!(keep_open_xdp, xdp_md, open_xdp);
+keeps!(keep_open_skb, __sk_buff, open_skb);
+keeps!(keep_answer_xdp, xdp_md, answer_xdp);
+keeps!(keep_answer_skb, __sk_buff, answer_skb);
 
 /// Defines what the third segment does, whose record is in this slot under this tag.
 macro_rules! completes {

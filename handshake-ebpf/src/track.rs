@@ -16,7 +16,7 @@ use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_p
 use crate::frame::{Context, Linear};
 use crate::handover::{self, Current};
 use crate::maps::{Cpu, Hook, Kernel};
-use crate::{frame, log, maker, maps};
+use crate::{evidence, frame, log, maker, maps};
 
 /// A frame at XDP. Plain frames of a known flow are done here: IPv4 inline, and IPv6 one call further, where
 /// it has a stack of its own. The rest is for [`xdp_rest`].
@@ -54,6 +54,10 @@ pub(crate) fn xdp_rest(ctx: *mut xdp_md) {
             verify_xdp(ctx, &mut kernel.current_mut().packet);
         }
         track(&kernel);
+        if evidence::wants(kernel.current()) {
+            let interface = kernel.current().interface;
+            evidence::keep(ctx, kernel.current_mut(), interface, interface.is_raw());
+        }
     }
     explain(&kernel);
 }
@@ -152,6 +156,10 @@ pub(crate) fn skb_rest(ctx: *mut __sk_buff) {
         }
         find_owner(ctx, &kernel);
         track(&kernel);
+        if evidence::wants(kernel.current()) {
+            let interface = kernel.current().interface;
+            evidence::keep(ctx, kernel.current_mut(), interface, interface.is_raw());
+        }
     }
     explain(&kernel);
 }

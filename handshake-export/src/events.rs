@@ -21,7 +21,7 @@ use handshake_agent::Error;
 use handshake_agent::model::flow::{Flow, FlowEnd, FlowId, Standing, View};
 use handshake_agent::session::Session;
 use handshake_agent::source::Moment;
-use handshake_common::abi::{TcpRecord, tag};
+use handshake_common::abi::TcpRecord;
 use handshake_common::record::{Now, Record};
 use handshake_common::verdict::Verdict;
 
@@ -143,7 +143,7 @@ impl EventLog {
         let is_told = match self.choice {
             EventChoice::None => false,
             EventChoice::All => true,
-            EventChoice::Failed => was_announced || (has_failed(flow) && self.has_room_for_end()),
+            EventChoice::Failed => was_announced || (flow.has_failed() && self.has_room_for_end()),
         };
         let at_ns = end.at_ns.unwrap_or(moment.now.ns);
         is_told.then_some(Event { kind: EventKind::Ended, flow: *flow, at_ns })
@@ -310,12 +310,6 @@ impl Followed {
         let unlisted = log.looked(&view.moment);
         Ok(Some(Look { view, events, beyond, unlisted }))
     }
-}
-
-/// Whether an end is a failure. One that took a failure back is told as well, and one that came too late.
-fn has_failed(flow: &Flow) -> bool {
-    let is_completed = flow.ended.is_some_and(|end| end.standing == Standing::Tcp(Verdict::Completed));
-    !is_completed || flow.record.flags & (tag::LATE | tag::REVISED) != 0
 }
 
 #[cfg(test)]

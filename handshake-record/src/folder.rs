@@ -30,7 +30,7 @@ const ROOM: u64 = 256 << 20;
 /// where runs are short, or blocks cannot be written.
 const SEGMENTS: usize = 500;
 /// Only the user reads it: it holds addresses.
-const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+pub(crate) const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const FOLDER: Mode = Mode::RWXU;
 /// How long another process may take to give the folder up: a run that was killed ends soon.
 const HELD: Duration = Duration::from_secs(2);
@@ -174,7 +174,7 @@ impl Folder {
 }
 
 /// The folder, which is made where there is none.
-fn folder_at(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn folder_at(path: &Path) -> io::Result<OwnedFd> {
     match mkdirat(CWD, path, FOLDER) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),

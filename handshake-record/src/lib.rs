@@ -1,3 +1,5 @@
+//! What is kept in folders: evidence ([`evidence`]), and a recording.
+//!
 //! A recording in a folder: segments of a minute, to whose end blocks are appended.
 //!
 //! ```text
@@ -17,8 +19,10 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod evidence;
 mod folder;
 mod names;
+mod pcapng;
 mod reel;
 
 use std::io;

@@ -14,7 +14,7 @@ const ENDING: &str = ".rec";
 /// Digits of the number.
 const DIGITS: usize = 10;
 /// How each file in the folder is opened: a link is not followed, and a pipe is not waited for.
-pub(super) const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+pub(crate) const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// The name of a segment.
 pub(super) fn name_of(number: u64) -> String {

@@ -17,7 +17,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches as _, Parser, Subcomm
 use handshake_agent::address::{Cidr, Ends, PortRange};
 use handshake_agent::hook::{DirectionChoice, Hook, HookChoice};
 use handshake_agent::options::{self, InterfaceChoice, Options};
-use handshake_common::abi::{MAX_INTERFACES, MAX_NETS};
+use handshake_common::abi::{EVIDENCE_BYTES, MAX_INTERFACES, MAX_NETS};
 
 use crate::duration::{clock, duration, interval, period, shown};
 use crate::number::bytes;
@@ -49,6 +49,8 @@ mod defaults {
     use std::time::Duration;
 }
 
+/// Upper bound of `--evidence-bytes`: all that is kept of a packet.
+const MOST_DATA: i64 = EVIDENCE_BYTES as i64;
 /// Upper bound of `--max-flows`: 8 GiB of IPv4 slots.
 const MOST_FLOWS: i64 = 1 << 26;
 
@@ -150,7 +152,22 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "DIR", env = "HANDSHAKE_RECORD", hide_env = true, help_heading = "Output")]
     pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) evidence: EvidenceArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// What is kept of the handshakes that fail.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Evidence")]
+pub(crate) struct EvidenceArgs {
+    /// Write the packets of handshakes that fail to this folder, and of no other: evidence.pcapng, summary.md
+    #[arg(long = "evidence", value_name = "DIR", env = "HANDSHAKE_EVIDENCE", hide_env = true)]
+    pub(crate) folder: Option<PathBuf>,
+    /// Bytes of data that are kept of each packet, beside its headers; 256 bytes in all at most
+    #[arg(long = "evidence-bytes", value_name = "N", default_value_t = 0, env = "HANDSHAKE_EVIDENCE_BYTES")]
+    #[arg(hide_env = true, value_parser = clap::value_parser!(u32).range(0..=MOST_DATA))]
+    pub(crate) bytes: u32,
 }
 
 /// Options of every command that attaches: what it watches, and where.
@@ -257,6 +274,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, env = "HANDSHAKE_LIST_METRICS", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(help_heading = None::<&str>)]
     pub(crate) list_metrics: bool,
+    #[command(flatten)]
+    pub(crate) evidence: EvidenceArgs,
     /// The command and its arguments
     #[arg(last = true, value_name = "CMD", help_heading = "Command")]
     pub(crate) command: Vec<OsString>,
@@ -553,8 +572,9 @@ impl WatchArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
         let OutputArgs { top, events, flows, .. } = self.output;
-        let events = events.0.is_any() || self.record.is_some();
-        Options { top, events, flows, ..Options::from(&self.scope) }
+        let evidence = self.evidence.folder.is_some();
+        let events = events.0.is_any() || self.record.is_some() || evidence;
+        Options { top, events, evidence, flows, ..Options::from(&self.scope) }
     }
 
     /// Whether to use the live terminal: for text without events, and when no lines of the kernel's log would
@@ -568,7 +588,8 @@ impl WatchArgs {
 impl CheckArgs {
     /// The agent's options. Every service is listed by name, because an expectation may select any.
     pub(crate) fn watched(&self) -> Options {
-        Options::from(&self.scope)
+        let evidence = self.evidence.folder.is_some();
+        Options { events: evidence, evidence, ..Options::from(&self.scope) }
     }
 }
 

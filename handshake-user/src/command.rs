@@ -12,6 +12,7 @@ pub(crate) mod watch;
 pub(crate) mod why;
 
 use std::env;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,10 @@ use handshake_agent::options::Options;
 use handshake_agent::session::{Loaded, Session, Signals};
 
 use crate::caller::User;
-use crate::cli::{ScopeArgs, misspelt};
+use crate::cli::{EvidenceArgs, ScopeArgs, misspelt};
 use crate::console::{self, Progress, announce, say};
 use crate::error::CommandError;
+use crate::evidence::Collector;
 use crate::helper::{Duties, Helper};
 use crate::names::Names;
 use crate::time::Zone;
@@ -79,6 +81,12 @@ fn prepare(scope: &ScopeArgs, duties: Option<Duties>) -> Result<Option<Helper>, 
     confinement(scope).into_iter().for_each(console::confine_by);
     warn_of_variables();
     Ok(helper)
+}
+
+/// Begins to collect evidence, where that is asked for.
+fn collector(helper: &Helper, args: &EvidenceArgs, zone: Zone) -> Result<Option<Collector>, CommandError> {
+    let start = |path: &PathBuf| Collector::start(helper, path, args.bytes as usize, zone);
+    args.folder.as_ref().map(start).transpose()
 }
 
 /// Says which variables are probably misspelt, and so set nothing. To be called after a helper has started.

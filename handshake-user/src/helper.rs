@@ -15,6 +15,7 @@
 //! it first ends everything that the command has started.
 
 mod blocks;
+mod evidence;
 mod family;
 mod lines;
 mod message;
@@ -45,6 +46,7 @@ use crate::file::{CurrentFile, FileAtEnd, write_new};
 use crate::output::Patience;
 use crate::time::stamp;
 pub(crate) use blocks::Blocks;
+pub(crate) use evidence::EvidenceFiles;
 use family::Family;
 pub(crate) use lines::{Lines, LinesDuty};
 use message::{Answer, Order, WORD};
@@ -57,7 +59,7 @@ pub(crate) type Starter = Box<dyn FnMut() -> io::Result<Child>>;
 /// The longest that figures are waited for.
 const LONGEST_READING: Duration = Duration::from_secs(2);
 
-/// The longest that rows, and blocks, are written for a process that has ended.
+/// The longest that rows, blocks and evidence are written for a process that has ended.
 const LONGEST_WRITING: Duration = Duration::from_secs(2);
 
 /// What the helper is to do.
@@ -71,6 +73,8 @@ pub(crate) struct Duties {
     pub(crate) lines: Option<LinesDuty>,
     /// The folder of the recording that it writes.
     pub(crate) recording: Option<PathBuf>,
+    /// The folder of the evidence that it writes.
+    pub(crate) evidence: Option<PathBuf>,
     /// How it reads the configuration again.
     pub(crate) reread: Option<Rereader>,
     /// The hosts whose addresses it finds, at most 255.
@@ -124,6 +128,7 @@ pub(crate) struct Helper {
     files: UnixStream,
     lines: UnixStream,
     blocks: UnixStream,
+    evidence: UnixStream,
     rereads: UnixStream,
     names: UnixStream,
     duties: usize,
@@ -143,6 +148,7 @@ impl Helper {
         let (files, their_files) = UnixStream::pair()?;
         let (lines, their_lines) = UnixStream::pair()?;
         let (blocks, their_blocks) = UnixStream::pair()?;
+        let (evidence, their_evidence) = UnixStream::pair()?;
         let (rereads, their_rereads) = UnixStream::pair()?;
         let (names, their_names) = UnixStream::pair()?;
         // SAFETY: no other thread runs, so none holds a lock that the child would wait for.
@@ -150,15 +156,16 @@ impl Helper {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 // Its own copies would keep the helper from seeing the end of this process.
-                drop((orders, files, lines, blocks, rereads, names));
+                drop((orders, files, lines, blocks, evidence, rereads, names));
                 let (orders, files, lines) = (their_orders, their_files, their_lines);
-                let (blocks, rereads, names) = (their_blocks, their_rereads, their_names);
-                let theirs = Streams { orders, files, lines, blocks, rereads, names };
+                let (blocks, evidence) = (their_blocks, their_evidence);
+                let (rereads, names) = (their_rereads, their_names);
+                let theirs = Streams { orders, files, lines, blocks, evidence, rereads, names };
                 let served =
                     catch_unwind(AssertUnwindSafe(|| Helping::new(duties, theirs).and_then(Helping::serve)));
                 exit(i32::from(!matches!(served, Ok(Ok(())))))
             }
-            _ => Ok(Self { orders, files, lines, blocks, rereads, names, duties: count }),
+            _ => Ok(Self { orders, files, lines, blocks, evidence, rereads, names, duties: count }),
         }
     }
 
@@ -209,6 +216,15 @@ impl Helper {
     /// The folder cannot be written, or the system's.
     pub(crate) fn blocks(&self) -> io::Result<Blocks> {
         Blocks::ready(self.blocks.try_clone()?)
+    }
+
+    /// Where this process hands over evidence.
+    ///
+    /// # Errors
+    ///
+    /// There is no folder and none can be made, or the system's.
+    pub(crate) fn evidence(&self) -> io::Result<EvidenceFiles> {
+        EvidenceFiles::ready(self.evidence.try_clone()?)
     }
 
     /// Where this process has the configuration read again.
@@ -486,6 +502,7 @@ struct Streams {
     files: UnixStream,
     lines: UnixStream,
     blocks: UnixStream,
+    evidence: UnixStream,
     rereads: UnixStream,
     names: UnixStream,
 }
@@ -500,7 +517,7 @@ struct Helping {
     family: Option<Family>,
     /// Another file takes the place of the first where the configuration names one.
     files_to_write: Arc<Mutex<Vec<ToWrite>>>,
-    /// Ends with the last line of events, and with the last block of the recording.
+    /// Ends with the last line of events, the last block of the recording, and the last evidence.
     appended: Vec<Receiver<()>>,
     reread: Option<Arc<Mutex<Rereader>>>,
     hosts: Vec<String>,
@@ -580,8 +597,9 @@ enum Told {
 
 impl Helping {
     fn new(duties: Duties, streams: Streams) -> io::Result<Self> {
-        let Streams { orders, files, lines, blocks, rereads, names } = streams;
-        let Duties { command, files: wanted, lines: to_append, recording, reread, hosts, figures } = duties;
+        let Streams { orders, files, lines, blocks, evidence, rereads, names } = streams;
+        let Duties { command, files: wanted, lines: to_append, recording, reread, hosts, figures, .. } =
+            duties;
         debug_assert!(figures.is_none() || command.is_none() && wanted.is_empty(), "it has another duty");
         // The terminal's signals, and a service manager's, are for the other process, whose end it waits for.
         rustix::process::setsid()?;
@@ -602,7 +620,8 @@ impl Helping {
         let (family, files_to_write) = (None, Arc::default());
         let lines = to_append.map(|duty| lines::serve(lines, duty)).transpose()?;
         let recording = recording.map(|folder| blocks::serve(blocks, folder)).transpose()?;
-        let appended = lines.into_iter().chain(recording).collect();
+        let evidence = duties.evidence.map(|folder| evidence::serve(evidence, folder)).transpose()?;
+        let appended = lines.into_iter().chain(recording).chain(evidence).collect();
         let reread = reread.map(|reread| Arc::new(Mutex::new(reread)));
         let mut helping = Self {
             orders,

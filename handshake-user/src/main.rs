@@ -6,6 +6,7 @@
 //!                   ├──▶ tui            the live terminal
 //!                   ├──▶ errand         what a service has its helper do
 //!                   ├──▶ recorder       has the helper record the session
+//!                   ├──▶ evidence       has the helper write the packets of what failed
 //!                   ├──▶ report         text and JSON
 //!                   ├──▶ why            one answer from what was seen
 //!                   └──▶ check          expectations, the checked command, the kernel's own account
@@ -34,6 +35,7 @@ mod errand;
 mod error;
 mod escape;
 mod event_file;
+mod evidence;
 mod file;
 mod helper;
 mod names;

@@ -39,6 +39,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use handshake_agent::Error as AgentError;
+use handshake_agent::model::flow::Flow;
 use handshake_agent::model::kept::KeptRecords;
 use handshake_agent::model::snapshot::{Origin, RunContext, Snapshot};
 use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signals, Sink};
@@ -47,7 +48,9 @@ use ratatui::crossterm::event::Event;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, Interval as Ticks, MissedTickBehavior, interval};
 
+use crate::console::say;
 use crate::error::CommandError;
+use crate::evidence::{Collector, LAST_EVIDENCE};
 use crate::helper::Files;
 use crate::names::Names;
 use crate::output::{Lane, Patience};
@@ -112,6 +115,8 @@ pub(crate) struct Ways<'a> {
     pub(crate) surroundings: Surroundings,
     /// The recording that is made.
     pub(crate) recording: Option<Recording>,
+    /// The evidence that is collected.
+    pub(crate) collector: Option<Collector>,
 }
 
 /// Shows the session until the user quits, a signal arrives, the time is up, an interface is lost or the terminal
@@ -131,14 +136,20 @@ pub(crate) async fn run(
     let pace = Pace {
         snapshots: Some(options.interval.max(REDRAW_EVERY)),
         events: true,
-        records: screen.recording.is_some(),
+        records: screen.recording.is_some() || screen.collector.is_some(),
         until: options.until,
         ..Pace::default()
     };
     let ending = session::run(session, signals, pace, &mut screen).await;
-    if let Some(mut recording) = screen.recording {
+    if let Some(mut recording) = screen.recording.take() {
         recording.close(session);
         recording.finish();
+    }
+    let collector = screen.collector.take();
+    // The terminal is restored before anything is said.
+    drop(screen);
+    if let Some(collector) = collector {
+        collector.leave(session, LAST_EVIDENCE).iter().for_each(|said| say(said));
     }
     ending
 }
@@ -151,6 +162,7 @@ struct LiveScreen {
     recent: Recent,
     surroundings: Surroundings,
     recording: Option<Recording>,
+    collector: Option<Collector>,
     /// There where a recording is made.
     look_back: Option<LookBack>,
 }
@@ -224,7 +236,7 @@ impl Sink for LiveScreen {
         }
     }
 
-    fn handle(&mut self, _: &mut Session, input: ScreenInput) -> Result<ControlFlow<()>, CommandError> {
+    fn handle(&mut self, session: &mut Session, input: ScreenInput) -> Result<ControlFlow<()>, CommandError> {
         match input {
             ScreenInput::Terminal(None) => return Ok(ControlFlow::Break(())),
             ScreenInput::Terminal(Some(event)) => {
@@ -232,6 +244,7 @@ impl Sink for LiveScreen {
                 match self.canvas.handle_event(&event).map_err(drawing)? {
                     Some(Effect::Quit) => return Ok(ControlFlow::Break(())),
                     Some(Effect::Travel(step)) => self.travel(step),
+                    Some(Effect::Save(flow)) => self.save(session, &flow)?,
                     Some(Effect::Write | Effect::Copy | Effect::Redraw) | None => {}
                 }
                 self.recent.filter_by(&self.canvas.ui.filter);
@@ -254,6 +267,12 @@ impl Sink for LiveScreen {
         {
             self.canvas.ui.message = Some(format!(" {said}"));
         }
+        if let Some(collector) = &mut self.collector {
+            collector.collect(session)?;
+            if let Some(said) = collector.write(session) {
+                self.canvas.ui.message = Some(format!(" {said}"));
+            }
+        }
         Ok(())
     }
 
@@ -275,7 +294,7 @@ impl LiveScreen {
         options: ScreenOptions,
         session: &mut Session,
         tty: Tty,
-        Ways { files, mut surroundings, mut recording, .. }: Ways<'_>,
+        Ways { files, mut surroundings, mut recording, collector, .. }: Ways<'_>,
     ) -> Result<Self, CommandError> {
         let ui = Ui { is_recorded: recording.is_some(), ..choices(options.ascii, &tty)? };
         let mut builder = SceneBuilder::within(options.zone, options.names);
@@ -292,7 +311,16 @@ impl LiveScreen {
             recording.show_by(look_back.follows());
         }
         let redraws = redraws();
-        Ok(Self { canvas, redraws, builder, recent, surroundings, recording, look_back })
+        Ok(Self { canvas, redraws, builder, recent, surroundings, recording, collector, look_back })
+    }
+
+    /// Saves the packets of an attempt, where evidence is collected, and says so.
+    fn save(&mut self, session: &mut Session, flow: &Flow) -> Result<(), CommandError> {
+        if let Some(collector) = &mut self.collector {
+            let saved = collector.save(session, flow)?;
+            self.canvas.ui.message = Some(format!(" {saved}"));
+        }
+        Ok(())
     }
 
     /// Goes to another moment of the recording. The present is there at once.
@@ -418,6 +446,9 @@ impl Canvas {
             Some(Effect::Redraw) => {
                 self.tty.forget()?;
                 self.drawn = None;
+            }
+            Some(Effect::Save(_)) => {
+                self.ui.message = Some(" packets are saved with --evidence DIR alone".to_owned())
             }
             Some(Effect::Quit | Effect::Travel(_)) | None => {}
         }

@@ -53,6 +53,8 @@ const NET_ADMIN: &str = "CapPrm:\t0000000000001000";
 const NOTHING: &str = "CapPrm:\t0000000000000000";
 /// The kernel side's line under -vv about the ACK that completes a handshake, in part.
 const EXPLAINED: &str = "SYN-RECEIVED      -> ESTABLISHED";
+/// What is said of the evidence of the one attempt that was refused.
+const SAVED: &str = "evidence: 1\n";
 
 /// Test handshake on the oldest kernel that it supports, in an emulated machine
 #[derive(clap::Args)]
@@ -264,8 +266,9 @@ fn judge(console: &str) -> Result<()> {
     println!("  instructions verified, of a million at most: {}", verified(said));
     for hook in HOOKS {
         let said = part(console, &format!("-vv {hook}"))?;
-        ensure!(said.contains(EXPLAINED), "{hook} with -vv on Linux {kernel}:\n{said}");
-        println!("Linux {kernel}: {hook} explains a handshake with -vv");
+        let is_right = said.contains(EXPLAINED) && said.contains(SAVED);
+        ensure!(is_right, "{hook} with -vv and --evidence on Linux {kernel}:\n{said}");
+        println!("Linux {kernel}: {hook} explains a handshake with -vv, and saves the one that failed");
         println!("  instructions verified, of a million at most: {}", verified(said));
     }
     Ok(())
@@ -377,7 +380,8 @@ mod tests {
         let part = |name: &str, capabilities, report: String| {
             format!("<{name}>\n{}attached lo\n{report}exit 0\noom_kill 0\n</{name}>\n", status(capabilities))
         };
-        let explained = |hook| format!("<-vv {hook}>\nverified_insns: 7\n{EXPLAINED}\n</-vv {hook}>\n");
+        let explained =
+            |hook| format!("<-vv {hook}>\nverified_insns: 7\n{EXPLAINED}\n{SAVED}</-vv {hook}>\n");
         let flow = |client: u64| {
             format!(
                 "{{\"initiator\":{{\"owner\":{{\"pid\":{client},\"comm\":\"wget\"}}}},\

@@ -67,6 +67,7 @@ const FLOORS: [(&str, &[&str]); 3] = [
             "tui",
             "errand",
             "recorder",
+            "evidence",
             "error",
             "report",
             "why",

@@ -178,6 +178,14 @@ impl Flow {
         }
     }
 
+    /// Whether its end, which an event told, is a failure. So is one that took a failure back, and one that came too
+    /// late.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        let is_completed = self.ended.is_some_and(|end| end.standing == Standing::Tcp(Verdict::Completed));
+        !is_completed || self.record.flags & (tag::LATE | tag::REVISED) != 0
+    }
+
     /// Whether it is an open attempt.
     #[must_use]
     pub const fn is_open(&self) -> bool {

@@ -9,6 +9,7 @@
 
 mod clock;
 mod counters;
+mod evidence;
 mod interfaces;
 mod kernel_log;
 mod mapping;
@@ -26,8 +27,8 @@ use std::time::Instant;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use handshake_common::abi::{
-    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, Makers,
-    NEAR_BLOCKS, RING_BYTES, ROWS, TCP_SERVICES,
+    BUCKETS, CLASS_WORDS, ClassBlock, ClockPair, CounterBlock, CpuCounts, Event, Histogram, KeptPacket,
+    Makers, NEAR_BLOCKS, RING_BYTES, ROWS, TCP_SERVICES,
 };
 use handshake_common::books::{ConnectRow, ServiceRow};
 use handshake_common::record::{Clocks, Now, Record};
@@ -47,6 +48,7 @@ use crate::source::{LostBeforeHook, Reading, ServiceReading, Source};
 use crate::error::{Error, LiveError};
 use clock::Clock;
 pub use clock::wall_ns;
+use evidence::{KeptPackets, slots_of_each};
 use interfaces::Interfaces;
 pub use kernel_log::KernelLog;
 use mapping::Mapping;
@@ -79,6 +81,7 @@ pub struct Live {
     makers4: Option<Mapping<MakerWords>>,
     makers6: Option<Mapping<MakerWords>>,
     services: Mapping<ServiceRow>,
+    kept: Option<KeptPackets>,
     connects: Mapping<ConnectRow>,
     events: Option<RingBuf<MapData>>,
     kernel_log: Option<KernelLog>,
@@ -130,6 +133,7 @@ impl Live {
                 .transpose()?,
             services: map_array(&bpf, "SERVICES", ROWS as usize)?,
             connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize)?,
+            kept: kept_packets(&bpf, settings)?,
             events: settings.events.then(|| take(&mut bpf, "EVENTS")).transpose()?,
             kernel_log: settings.kernel_log.then(|| KernelLog::new(&mut bpf)).transpose()?,
             clocks,
@@ -222,6 +226,14 @@ impl Live {
             self.host = Arc::new(host);
         }
         Ok(())
+    }
+
+    /// Calls `visit` with each packet of an open attempt that is still kept. There are none unless
+    /// [`Settings::evidence`] is set.
+    pub fn for_each_kept(&self, visit: &mut dyn FnMut(&KeptPacket)) {
+        if let Some(kept) = &self.kept {
+            kept.each(visit);
+        }
     }
 
     /// The reader of the kernel side's diagnostics, if [`Settings::kernel_log`] is set; `None` from the
@@ -456,6 +468,17 @@ impl Source for Live {
     fn clocks(&self) -> Clocks {
         self.clocks
     }
+}
+
+/// The packets that are kept, where they are.
+fn kept_packets(bpf: &Ebpf, settings: &Settings) -> Result<Option<KeptPackets>, LiveError> {
+    if !settings.evidence {
+        return Ok(None);
+    }
+    let cpus = possible_cpus()?;
+    let each = slots_of_each(cpus);
+    let slots = map_array(bpf, "EVIDENCE", each as usize * cpus)?;
+    Ok(Some(KeptPackets(slots)))
 }
 
 /// Reads one balanced counter block (see [`counters`]), and the class blocks beside it, summed over the CPUs.

@@ -63,6 +63,8 @@ pub struct Settings {
     pub processes: bool,
     /// Whether to send a record to the ring for each finished attempt.
     pub events: bool,
+    /// Whether to keep the packets of open attempts.
+    pub evidence: bool,
     /// Whether the kernel side explains each handshake segment of the flows that the filter selects; without
     /// this the verifier removes the lines.
     pub kernel_log: bool,
@@ -90,6 +92,7 @@ impl Settings {
             owners: true,
             processes: options.processes,
             events: options.events,
+            evidence: options.evidence,
             kernel_log: options.explains_segments(),
             verifier_log: options.verifier_log,
             interfaces: FEW_INTERFACES,

@@ -95,6 +95,10 @@ pub trait Platform {
     {
         super::move_owned(self, family, number, from, to);
     }
+    /// Told on the general way whether a packet is one of an open attempt, and does not complete it. The kernel side
+    /// keeps the packet then, where that is asked for.
+    #[inline(always)]
+    fn meet(&self, _is_of_open: bool) {}
     /// Is the port in the filter's set?
     fn is_selected(&self, port: u16) -> bool;
     /// Is it an address of the host that the hooks are on? A capture's is not known.

@@ -74,6 +74,8 @@ impl<P: Platform> Lookup<'_, P> {
         let stand = Stand { state, flags: old.flags(), side: self.side(old.flags()), admits };
         let change = self.platform.judge(stand.pack(), &mut record, self.packet, now.ns);
         let change = Change::unpack(self.veil(change));
+        let after = change.state.state();
+        self.platform.meet(after.is_open() || before.is_open() && !after.is_completed());
         let (before, old) =
             if change.new_attempt { self.replace((slot, number), old, now) } else { (before, old) };
         if self.packet.quote != quote::NONE && change.state as u8 != state as u8 {

@@ -188,6 +188,29 @@ fn icmp<F: Frame>(frame: &F, transport: &Transport, packet: &mut Packet) -> Resu
     Ok(())
 }
 
+/// The end of the headers of a TCP segment, or of what an ICMP error quotes of one: data begins there. `None` where
+/// they are not in the frame.
+#[cfg(not(target_arch = "bpf"))]
+pub fn headers_end<F: Frame>(frame: &F, link: super::Link) -> Option<u32> {
+    let mut packet = Packet::default();
+    let network = super::link::read(frame, link, &mut packet).ok()?;
+    let outer = ip::read(frame, network, &mut packet).ok()?;
+    match (outer.protocol, outer.family) {
+        (TCP, _) => tcp_end(frame, outer.offset),
+        (ICMP, Family::V4) | (ICMPV6, Family::V6) => {
+            let inner = ip::quoted(frame, &outer, outer.offset + ICMP_LENGTH).ok()?;
+            // Most of the header may be missing.
+            tcp_end(frame, inner.offset).or(Some(inner.offset + QUOTED_LENGTH))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn tcp_end<F: Frame>(frame: &F, offset: u32) -> Option<u32> {
+    frame.read::<TcpHeader>(offset).ok().map(|header| offset + header.length())
+}
+
 /// RFC 792: type 3, of which code 4 is a notice about the path's MTU. RFC 4443 §3.1: type 1.
 #[inline(always)]
 const fn unreachable(family: Family, header: &Icmp) -> u8 {

@@ -26,7 +26,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::usage::{explained, one_line, refuse_if, said, usage};
-use super::{EventArg, ScopeArgs, check_scope, defaults, definition};
+use super::{EventArg, EvidenceArgs, ScopeArgs, check_scope, defaults, definition};
 use crate::duration::{interval, shown};
 use crate::error::{ConfigError, ConfigFault};
 use crate::number::bytes;
@@ -104,6 +104,8 @@ pub(crate) struct ServeArgs {
     /// Record the last hour in this folder, for 'handshake replay DIR'
     #[arg(long, value_name = "DIR", env = "HANDSHAKE_RECORD", hide_env = true, help_heading = "Events")]
     pub(crate) record: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) evidence: EvidenceArgs,
     /// OTLP collector that is sent metrics and events, such as http://127.0.0.1:4318, or off [default:
     /// $OTEL_EXPORTER_OTLP_ENDPOINT, else off]
     #[arg(long, value_name = "URL", env = "HANDSHAKE_OTLP", hide_env = true, help_heading = "OpenTelemetry")]
@@ -195,8 +197,9 @@ fn room(text: &str) -> Result<u64, String> {
 impl ServeArgs {
     /// The agent's options.
     pub(crate) fn watched(&self) -> Options {
-        let events = self.has_rows() || self.record.is_some();
-        Options { top: 0, events, ..Options::from(&self.scope) }
+        let evidence = self.evidence.folder.is_some();
+        let events = self.has_rows() || self.record.is_some() || evidence;
+        Options { top: 0, events, evidence, ..Options::from(&self.scope) }
     }
 
     /// Whether attempts have rows, and these go anywhere.

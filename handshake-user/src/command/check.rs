@@ -17,7 +17,7 @@ use std::time::Duration;
 use handshake_agent::Error as AgentError;
 use handshake_agent::model::flow::Flow;
 use handshake_agent::model::snapshot::Snapshot;
-use handshake_agent::session::{self, Pace, Session, Signals, Sink};
+use handshake_agent::session::{self, EVENTS_EVERY, Pace, Session, Signals, Sink};
 use handshake_common::flow::Side;
 use handshake_common::verdict::{UdpVerdict, Verdict};
 use rustix::process::Signal;
@@ -29,9 +29,10 @@ use crate::check::{
     list,
 };
 use crate::cli::CheckArgs;
-use crate::command::{attach, github, load, out, patiently, prepare, take_snapshot, zone};
+use crate::command::{attach, collector, github, load, out, patiently, prepare, take_snapshot, zone};
 use crate::console::{self, announce, say};
 use crate::error::CommandError;
+use crate::evidence::Collector;
 use crate::helper::{Duties, FileDuty, Files, Helper};
 use crate::output::{Lane, Output, Patience, Target};
 use crate::report::gate::GateResult;
@@ -40,6 +41,8 @@ use crate::time::Zone;
 
 /// Time between two looks at whether an attempt is still opening.
 const SETTLE_EVERY: Duration = Duration::from_millis(50);
+/// The longest that a failed check waits for its evidence to be written.
+const EVIDENCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Enough time to notice a signal that has arrived already.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
@@ -67,13 +70,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
     let duties = Duties {
         command: checkee.as_ref().map(CommandUnderCheck::starter),
         files: wanted.iter().map(WantedFile::duty).collect(),
+        evidence: args.evidence.folder.clone(),
         ..Duties::default()
     };
-    let wants_helper = checkee.is_some() || !wanted.is_empty();
+    let wants_helper = checkee.is_some() || !wanted.is_empty() || args.evidence.folder.is_some();
     let helper = prepare(&args.scope, wants_helper.then_some(duties))?;
     let files = helper.as_ref().map(|helper| ResultFiles::look_at(helper, wanted)).transpose()?;
     let counters = NetFiles::open()?;
     let zone = zone(args.utc);
+    let collector = helper.as_ref().map(|helper| collector(helper, &args.evidence, zone));
+    let collector = collector.transpose()?.flatten();
     let watched = args.watched();
     let plan = session::plan(&watched)?;
     plan.require_any()?;
@@ -88,6 +94,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, CommandError> {
             signals,
             checkee,
             helper: helper.as_ref(),
+            collector,
             counters,
             zone,
         };
@@ -109,6 +116,7 @@ struct CheckInProgress<'a> {
     checkee: Option<CommandUnderCheck>,
     /// The parent of the command.
     helper: Option<&'a Helper>,
+    collector: Option<Collector>,
     counters: NetFiles,
     zone: Zone,
 }
@@ -154,7 +162,12 @@ impl CheckInProgress<'_> {
         }
         let command = self.checkee.as_ref().map(|checkee| ended_command(checkee, self.args, &ending));
         let mut checked = Checked { window, judged, command, account, code: 0 };
-        let Self { args, session, signals, checkee, zone, .. } = self;
+        checked.code = code(self.args, &ending, &checked);
+        let leaves_evidence = checked.code != 0;
+        let Self { args, mut session, signals, checkee, collector, zone, .. } = self;
+        if let Some(collector) = collector.filter(|_| leaves_evidence) {
+            collector.leave(&mut session, EVIDENCE_PATIENCE).iter().for_each(|said| say(said));
+        }
         let flows = args.flows.then(|| session.flows());
         drop(session);
         // From here on a signal ends the process.
@@ -186,23 +199,30 @@ impl CheckInProgress<'_> {
     /// Runs the command, if there is one, until it exits, the time is up, a signal arrives or an interface is
     /// lost. On return the command has ended in each case.
     async fn observe(&mut self) -> Result<CheckEnding, CommandError> {
-        let Self { args, gate, session, signals, checkee, helper, .. } = self;
+        let Self { args, gate, session, signals, checkee, helper, collector, .. } = self;
+        let collector = collector.as_mut();
         let period = args.period.or(gate.period);
+        let collects = collector.is_some();
         let pace = Pace {
             snapshots: None,
-            events: false,
+            events: collects,
+            records: collects,
             until: period.map(|time| Instant::now() + time),
             ..Pace::default()
         };
         let Some((checkee, helper)) = checkee.as_ref().zip(*helper) else {
-            let ending = session::run(session, signals, pace, &mut Waiting::default()).await?;
+            let ending = {
+                let mut waiting = Waiting { running: None, status: None, collector };
+                session::run(session, signals, pace, &mut waiting).await?
+            };
             return Ok(CheckEnding::of(ending, None));
         };
         // After a signal during attaching, the command is not started.
         if let Ok(signal) = timeout(AT_ONCE, signals.any()).await {
             return Ok(CheckEnding::Interrupted(signal));
         }
-        let mut waiting = Waiting { running: Some(checkee.start(helper).await?), status: None };
+        let running = Some(checkee.start(helper).await?);
+        let mut waiting = Waiting { running, status: None, collector };
         let ending = session::run(session, signals, pace, &mut waiting).await?;
         let ending = CheckEnding::of(ending, waiting.status);
         match &mut waiting.running {
@@ -216,10 +236,16 @@ impl CheckInProgress<'_> {
     async fn settle(&mut self, ending: CheckEnding) -> Result<CheckEnding, CommandError> {
         // A little more than T1, because ages are counted in jiffies.
         let deadline = Instant::now() + self.args.scope.rules.half_open_after + SETTLE_EVERY;
-        let pace =
-            Pace { snapshots: Some(SETTLE_EVERY), events: false, until: Some(deadline), ..Pace::default() };
-        let settled =
-            session::run(&mut self.session, &mut self.signals, pace, &mut Settling { quiet: 0 }).await?;
+        let collects = self.collector.is_some();
+        let pace = Pace {
+            snapshots: Some(SETTLE_EVERY),
+            events: collects,
+            records: collects,
+            until: Some(deadline),
+            ..Pace::default()
+        };
+        let mut settling = Settling { quiet: 0, collector: self.collector.as_mut() };
+        let settled = session::run(&mut self.session, &mut self.signals, pace, &mut settling).await?;
         Ok(match settled {
             session::Ending::Signal(signal) => CheckEnding::Interrupted(signal),
             session::Ending::Lost(lost) => CheckEnding::Lost(lost),
@@ -406,20 +432,38 @@ impl CheckEnding {
     }
 }
 
+/// Takes ended attempts, which are for the evidence alone, out of the ring.
+fn take_ended(session: &mut Session) -> Duration {
+    session.for_each_ended(&mut |_, _| ControlFlow::Continue(()));
+    EVENTS_EVERY
+}
+
+fn collect(collector: Option<&mut Collector>, session: &mut Session) -> Result<(), CommandError> {
+    collector.map_or(Ok(()), |collector| Ok(collector.collect(session)?))
+}
+
 /// Waits for the command to exit, or forever if there is none.
-#[derive(Default)]
-struct Waiting {
+struct Waiting<'a> {
     /// `None` after it has exited.
     running: Option<Running>,
     status: Option<Status>,
+    collector: Option<&'a mut Collector>,
 }
 
-impl Sink for Waiting {
+impl Sink for Waiting<'_> {
     type Input = io::Result<Status>;
     type Error = CommandError;
 
     fn advance(&mut self, _: &mut Session) -> Result<ControlFlow<()>, CommandError> {
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
+        Ok(take_ended(session))
+    }
+
+    fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        collect(self.collector.as_deref_mut(), session)
     }
 
     fn notice(&mut self, notice: &str) {
@@ -446,11 +490,12 @@ impl Sink for Waiting {
 
 /// Ends after two snapshots in a row without an opening attempt or a pending flow: at the first of them, the
 /// last packet may still be on its way to the hook.
-struct Settling {
+struct Settling<'a> {
     quiet: u32,
+    collector: Option<&'a mut Collector>,
 }
 
-impl Sink for Settling {
+impl Sink for Settling<'_> {
     type Input = Infallible;
     type Error = CommandError;
 
@@ -464,6 +509,14 @@ impl Sink for Settling {
         let moving = now.tcp.books.verdict(Verdict::Opening) + now.udp.books.verdict(UdpVerdict::Pending);
         self.quiet = if moving == 0 { self.quiet + 1 } else { 0 };
         Ok(if self.quiet == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
+        Ok(take_ended(session))
+    }
+
+    fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
+        collect(self.collector.as_deref_mut(), session)
     }
 
     fn notice(&mut self, notice: &str) {

@@ -27,13 +27,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::cli::{Listen, ServeArgs, with_file};
-use crate::command::{attach, confinement, load, out, prepare, warn_of_variables};
+use crate::command::{attach, collector, confinement, load, out, prepare, warn_of_variables};
 use crate::console::{announce, say};
 use crate::errand::{Done, EVENTS_FILE, Errands, METRICS_FILE};
 use crate::error::{CommandError, ConfigError};
+use crate::evidence::{Collector, LAST_EVIDENCE};
 use crate::file::{FileAtEnd, read_text};
 use crate::helper::{Duties, FileDuty, Files, Helper, Lines, LinesDuty, Reread, Rereader, Rereads};
 use crate::recorder::Recording;
+use crate::time::Zone;
 
 /// The longest configuration, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -77,6 +79,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     let recording = helper.as_ref().zip(args.record.as_deref());
     let recording = recording.map(|(helper, path)| Recording::start(helper, path)).transpose()?;
+    let collector = helper.as_ref().map(|helper| collector(helper, &args.evidence, Zone::Utc));
+    let collector = collector.transpose()?.flatten();
     // After the helper has started: its copy would keep the socket open when this one is closed.
     let socket = args.metrics_listen.0.map(listen_at).transpose().map_err(|source| refused(&args, source))?;
     let listens_at = socket.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -102,11 +106,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
         health.turn(session.answered().into_std(), session.interfaces().len());
         manager.ready(&status(&session));
         say_where(listens_at);
-        let records = recording.is_some();
-        if records {
+        if recording.is_some() {
             session.record();
         }
-        let outlets = Outlets { server, errands, rows, exporter, recording };
+        let records = recording.is_some() || collector.is_some();
+        let outlets = Outlets { server, errands, rows, exporter, recording, collector };
         let mut service = Service::new(args, manager, health, outlets, hangup);
         let pace = Pace { outlasts_interfaces: true, events: watched.events, records, ..Pace::default() };
         let ending = session::run(&mut session, &mut signals, pace, &mut service).await?;
@@ -144,8 +148,10 @@ fn helper(args: &ServeArgs, hosts: &[String]) -> Result<Option<Helper>, CommandE
     let lines = path.map(|path| LinesDuty { path, keep: args.events_keep });
     let recording = args.record.clone();
     let is_wanted = reread.is_some() || !files.is_empty() || lines.is_some() || !hosts.is_empty();
-    let is_wanted = is_wanted || recording.is_some();
-    let duties = Duties { files, lines, recording, reread, hosts: hosts.to_vec(), ..Duties::default() };
+    let evidence = args.evidence.folder.clone();
+    let is_wanted = is_wanted || recording.is_some() || evidence.is_some();
+    let hosts = hosts.to_vec();
+    let duties = Duties { files, lines, recording, evidence, reread, hosts, ..Duties::default() };
     prepare(&args.scope, is_wanted.then_some(duties))
 }
 
@@ -290,6 +296,7 @@ struct Outlets {
     rows: Option<Rows>,
     exporter: Option<Exporter>,
     recording: Option<Recording>,
+    collector: Option<Collector>,
 }
 
 /// A service that runs.
@@ -406,8 +413,9 @@ impl Service {
     fn hand_over(&mut self, session: &mut Session) {
         self.outlets.recording.iter_mut().for_each(|recording| recording.close(session));
         self.outlets.rows.iter_mut().for_each(|rows| rows.close(session));
-        self.page = None;
         // What cannot be read now is never read.
+        let _ = self.outlets.collector.as_mut().map(|collector| collector.close(session));
+        self.page = None;
         let _ = self.export(session);
         self.outlets.exporter.iter().for_each(Exporter::close);
     }
@@ -415,8 +423,10 @@ impl Service {
     /// Waits a little until they are written and taken.
     async fn finish(self) {
         let began = Instant::now();
-        let Outlets { errands, exporter, recording, .. } = self.outlets;
+        let Outlets { errands, exporter, recording, collector, .. } = self.outlets;
         recording.into_iter().for_each(Recording::finish);
+        let left = LAST_EVIDENCE.saturating_sub(began.elapsed());
+        collector.and_then(|collector| collector.finish(left)).iter().for_each(|said| say(said));
         let left: usize = errands.iter().map(|errands| errands.finish(LAST_ROWS)).sum();
         if left > 0 {
             say(&format!("--events-file: the last {left} rows are not written: it takes too long"));
@@ -548,7 +558,7 @@ impl Sink for Service {
     fn take_ended(&mut self, session: &mut Session) -> Result<Duration, CommandError> {
         match &mut self.outlets.rows {
             Some(rows) => rows.take(session)?,
-            // They are for the recording alone.
+            // They are for the recording and the evidence alone.
             None => session.for_each_ended(&mut |_, _| ControlFlow::Continue(())),
         }
         Ok(EVENTS_EVERY)
@@ -557,6 +567,10 @@ impl Sink for Service {
     fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
         if let Some(recording) = &mut self.outlets.recording {
             recording.record(session)?.iter().for_each(|said| say(said));
+        }
+        if let Some(collector) = &mut self.outlets.collector {
+            collector.collect(session)?;
+            collector.write(session).iter().for_each(|said| say(said));
         }
         Ok(())
     }

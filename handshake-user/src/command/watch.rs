@@ -11,9 +11,10 @@ use handshake_agent::session::{self, EVENTS_EVERY, Ending, Pace, Session, Signal
 use tokio::time::Instant;
 
 use crate::cli::WatchArgs;
-use crate::command::{attach, confinement, load, names, out, prepare, take_snapshot, zone};
+use crate::command::{attach, collector, confinement, load, names, out, prepare, take_snapshot, zone};
 use crate::console::{announce, say};
 use crate::error::CommandError;
+use crate::evidence::{Collector, LAST_EVIDENCE};
 use crate::helper::{Duties, FileDuty, Helper};
 use crate::names::Names;
 use crate::output::{Lane, PIECE, Patience, Target};
@@ -36,13 +37,16 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         watched.events = true;
     }
     let files: Vec<FileDuty> = screen.then_some(FileDuty::New).into_iter().collect();
-    let is_wanted = screen || args.record.is_some();
-    let duties = is_wanted.then(|| Duties { files, recording: args.record.clone(), ..Duties::default() });
+    let is_wanted = screen || args.record.is_some() || args.evidence.folder.is_some();
+    let (recording, evidence) = (args.record.clone(), args.evidence.folder.clone());
+    let duties = is_wanted.then(|| Duties { files, recording, evidence, ..Duties::default() });
     let helper = prepare(&args.scope, duties)?;
     let recording = helper.as_ref().zip(args.record.as_deref());
     let recording = recording.map(|(helper, path)| Recording::start(helper, path)).transpose()?;
     let files = helper.as_ref().filter(|_| screen).map(Helper::files).transpose().map_err(out)?;
     let zone = zone(args.output.utc);
+    let collector = helper.as_ref().map(|helper| collector(helper, &args.evidence, zone));
+    let collector = collector.transpose()?.flatten();
     let names = names(args.output.wants_names(), confinement(&args.scope))?;
     let surroundings = screen.then(tui::Surroundings::open);
     let plan = session::plan(&watched)?;
@@ -58,17 +62,17 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
         if let (Some(files), Some(surroundings)) = (files, surroundings) {
             let options =
                 tui::ScreenOptions { interval: args.interval, ascii: args.ascii, zone, names, until };
-            let ways = tui::Ways { lane: &lines.lane, files, surroundings, recording };
+            let ways = tui::Ways { lane: &lines.lane, files, surroundings, recording, collector };
             let ending = tui::run(&options, ways, &mut session, &mut signals).await?;
             // The closing report is printed after the screen is left; it lists `--top` services.
             session.list_services(args.output.top);
             return lines.close(session, signals, ending).await;
         }
-        lines.recording = recording;
+        (lines.recording, lines.collector) = (recording, collector);
         let pace = Pace {
             snapshots: Some(args.interval),
             events: watched.events,
-            records: lines.recording.is_some(),
+            records: lines.recording.is_some() || lines.collector.is_some(),
             until,
             ..Pace::default()
         };
@@ -89,6 +93,7 @@ struct LineReports<'a> {
     /// Whether the latest reading failed.
     missing: bool,
     recording: Option<Recording>,
+    collector: Option<Collector>,
 }
 
 impl<'a> LineReports<'a> {
@@ -102,13 +107,14 @@ impl<'a> LineReports<'a> {
             left_out: 0,
             missing: false,
             recording: None,
+            collector: None,
         })
     }
 
     /// Detaches, writes the closing report, and returns the exit code. A signal ends the process meanwhile;
     /// after one that has ended the run, the report is written as long as its reader takes it.
     async fn close(self, mut session: Session, signals: Signals, ending: Ending) -> Result<u8, CommandError> {
-        let Self { args, lane, style, mut followed, recording, .. } = self;
+        let Self { args, lane, style, mut followed, recording, collector, .. } = self;
         // Before the reader of the report is waited for.
         if let Some(mut recording) = recording {
             recording.close(&mut session);
@@ -127,6 +133,9 @@ impl<'a> LineReports<'a> {
             }
         }
         take_snapshot(&mut session)?;
+        if let Some(collector) = collector {
+            collector.leave(&mut session, LAST_EVIDENCE).iter().for_each(|said| say(said));
+        }
         let (snapshot, flows) = (session.last().clone(), args.output.flows.then(|| session.flows()));
         drop(session);
         let signal = signals.release().await;
@@ -149,7 +158,7 @@ impl<'a> LineReports<'a> {
     fn show_ended(&mut self, session: &mut Session) -> Result<(), CommandError> {
         let Self { args, lane, style, followed, .. } = self;
         if !args.output.events.0.is_any() {
-            // They are for the recording alone.
+            // They are for the recording and the evidence alone.
             session.for_each_ended(&mut |_, _| ControlFlow::Continue(()));
             return Ok(());
         }
@@ -249,6 +258,10 @@ impl Sink for LineReports<'_> {
     fn record(&mut self, session: &mut Session) -> Result<(), CommandError> {
         if let Some(recording) = &mut self.recording {
             recording.record(session)?.iter().for_each(|said| say(said));
+        }
+        if let Some(collector) = &mut self.collector {
+            collector.collect(session)?;
+            collector.write(session).iter().for_each(|said| say(said));
         }
         Ok(())
     }

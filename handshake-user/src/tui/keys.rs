@@ -52,6 +52,8 @@ pub(crate) enum Action {
     Names,
     /// Write the snapshot as JSON to a file.
     Write,
+    /// Save the packets of an attempt.
+    Save,
     /// Redraw everything, after another program wrote to the terminal.
     Redraw,
     /// Go through time.
@@ -179,6 +181,7 @@ const fn pressed(code: KeyCode) -> Option<Action> {
         KeyCode::Char('p') => Action::Freeze,
         KeyCode::Char('n') => Action::Names,
         KeyCode::Char('w') => Action::Write,
+        KeyCode::Char('e') => Action::Save,
         _ => return None,
     })
 }
@@ -195,7 +198,7 @@ pub(crate) const HELP: [(&str, &str); 13] = [
     ("!", "the failures that the banner is about"),
     ("s S", "sort by the next column; reverse"),
     ("p n", "freeze; ends by address, name or owner"),
-    ("w y", "write JSON to this folder; copy as text"),
+    ("w y e", "write JSON; copy as text; save to --evidence"),
     ("← → Home", "back and on in a --record; Shift a minute; live"),
     ("? q Ctrl-C", "this help; quit and print the last report"),
 ];
@@ -227,7 +230,7 @@ mod tests {
     const RECORDED: Mode = Mode { is_typing: false, is_recorded: true };
     const WHILE_TYPING: Mode = Mode { is_typing: true, is_recorded: false };
 
-    const NORMAL: [(KeyCode, Action); 37] = [
+    const NORMAL: [(KeyCode, Action); 38] = [
         (KeyCode::Char('q'), Action::Quit),
         (KeyCode::Char('?'), Action::Help),
         (KeyCode::Char('h'), Action::Help),
@@ -265,6 +268,7 @@ mod tests {
         (KeyCode::Char('p'), Action::Freeze),
         (KeyCode::Char('n'), Action::Names),
         (KeyCode::Char('w'), Action::Write),
+        (KeyCode::Char('e'), Action::Save),
     ];
 
     const TYPING: [(KeyCode, Action); 6] = [

@@ -23,6 +23,8 @@ pub(crate) enum Effect {
     Write,
     /// Copy what is shown.
     Copy,
+    /// Save the packets of this attempt.
+    Save(Flow),
     /// Redraw every cell.
     Redraw,
     /// Go through time.
@@ -164,6 +166,7 @@ impl Ui {
             Action::Quit => return Some(Effect::Quit),
             Action::Write => return Some(Effect::Write),
             Action::Copy => return Some(Effect::Copy),
+            Action::Save => return self.chosen(scene).map(Effect::Save),
             Action::Redraw => return Some(Effect::Redraw),
             Action::Travel(step) => return Some(Effect::Travel(step)),
             Action::Help => self.help = !self.help,
@@ -268,14 +271,20 @@ impl Ui {
         match self.screen {
             Screen::Overview => self.go(Screen::Attempts),
             Screen::Attempts if self.clients => self.open_client(scene),
-            Screen::Attempts => {
-                let rows = list::attempts(scene, &self.filter, self.attempts);
-                let ids: Vec<FlowId> = rows.iter().map(|each| each.id()).collect();
-                self.opened = rows.get(self.on_attempt.row(&ids)).map(|attempt| **attempt);
-            }
+            Screen::Attempts => self.opened = self.chosen(scene),
             Screen::Services => self.open_service(scene),
             Screen::Health => {}
         }
+    }
+
+    /// The attempt whose ladder is shown, or that is under the cursor.
+    fn chosen(&self, scene: &Scene) -> Option<Flow> {
+        if self.opened.is_some() || self.screen != Screen::Attempts || self.clients {
+            return self.opened;
+        }
+        let rows = list::attempts(scene, &self.filter, self.attempts);
+        let ids: Vec<FlowId> = rows.iter().map(|each| each.id()).collect();
+        rows.get(self.on_attempt.row(&ids)).map(|attempt| **attempt)
     }
 
     /// Shows the attempts of the service under the cursor.

@@ -12,6 +12,7 @@ mod duckdb;
 mod ending;
 mod error;
 mod events;
+mod evidence;
 mod fault;
 mod filter;
 mod first_byte;

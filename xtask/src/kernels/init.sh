@@ -111,13 +111,15 @@ processes() {
     echo "</--process>"
 }
 
-# Tries one hook with the lines of -vv. The other arguments go to handshake.
+# Tries one hook with the lines of -vv, and with evidence. The other arguments go to handshake.
 explain() {
     echo "<-vv $1>"
-    start --hook "$@" --port 80 -vv
+    start --hook "$@" --port 80 --port 81 -vv --evidence /evidence
     wget -q -O /dev/null http://127.0.0.1/page
+    wget -q -O /dev/null http://127.0.0.1:81/ 2> /dev/null
     sleep 1
     end
+    echo "evidence: $(grep -c '^verdict   refused' /evidence/summary.md)"
     echo "</-vv $1>"
 }
 

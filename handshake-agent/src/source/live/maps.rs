@@ -10,6 +10,7 @@ use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use handshake_common::abi::{CONFIG_MAP, Config, LocalAddress, PORTS_MAP, PortSet, RING_BYTES, WAYS};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::evidence::slots_of_each;
 use super::kernel_log;
 use super::mapping::{self, Mapping, SharedValue};
 use crate::error::LiveError;
@@ -17,9 +18,9 @@ use crate::source::settings::{Settings, Sizes, far_blocks};
 
 /// The maps that no system call changes once the programs are attached. EVENTS and AYA_LOGS are not among
 /// them: their reader writes back how far it has read.
-pub(super) const FROZEN: [&str; 15] = [
+pub(super) const FROZEN: [&str; 16] = [
     CONFIG_MAP, PORTS_MAP, "FLOWS4", "FLOWS6", "OWNERS4", "OWNERS6", "MAKERS4", "MAKERS6", "SERVICES",
-    "CONNECTS", "STRIPES", "CLIENTS", "COUNTERS", "CLASSES", "LATENCY",
+    "CONNECTS", "STRIPES", "CLIENTS", "COUNTERS", "CLASSES", "LATENCY", "EVIDENCE",
 ];
 
 /// Size of an unused ring, bytes: rounded up to one page, the least possible.
@@ -58,6 +59,9 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
     let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
     let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
     let lines = if settings.kernel_log { LINES_RING } else { LEAST_RING };
+    let cpus = possible_cpus()?;
+    let slots = if settings.evidence { slots_of_each(cpus) } else { 0 };
+    let all_slots = slots.saturating_mul(u32::try_from(cpus).unwrap_or(u32::MAX)).max(1);
     // Never `DISABLE`: aya repeats a failed load with a log buffer to learn the reason, and the kernel
     // refuses a buffer without a level with EINVAL, which would hide the true reason.
     let verifier_log = if settings.verifier_log {
@@ -77,9 +81,11 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
         .map_max_entries("MAKERS6", makers(sizes.slots6))
         .map_max_entries("CLASSES", far_blocks(settings.interfaces))
         .map_max_entries("EVENTS", events)
+        .map_max_entries("EVIDENCE", all_slots)
         .map_max_entries("AYA_LOGS", lines)
         .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
         .override_global("HANDSHAKE_PROCESSES", &u64::from(settings.processes), true)
+        .override_global("HANDSHAKE_EVIDENCE", &u64::from(slots), true)
         .override_global("HANDSHAKE_OWNERS", &u64::from(settings.owners && tells_owners()), true)
         .override_global("HANDSHAKE_KEEPS_ORDER", &u64::from(KEEPS_ORDER), true)
         .load(elf)

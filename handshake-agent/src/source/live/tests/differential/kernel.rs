@@ -43,6 +43,7 @@ pub(super) fn unfrozen(settings: &Settings) -> Option<Live> {
         makers4: None,
         makers6: None,
         services: map_array(&bpf, "SERVICES", ROWS as usize).expect("the rows"),
+        kept: None,
         connects: map_array(&bpf, "CONNECTS", TCP_SERVICES as usize).expect("the rows"),
         events: Some(take(&mut bpf, "EVENTS").expect("the ring")),
         kernel_log: None,
