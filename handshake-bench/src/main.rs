@@ -4,6 +4,7 @@
 //! ```text
 //! main ─┬─ packet_rows   BPF_PROG_TEST_RUN of handshake's programs, empty ones and the usual way
 //!       ├─ snapshot      the agent's own snapshot of a million flows
+//!       ├─ recording     what a recording of a million flows takes
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
 //!       ├─ owner         a SYN whose owner is kept beside one whose owner is not
 //!       ├─ contention    two CPUs on one service beside one
@@ -34,6 +35,7 @@ mod ours;
 mod owner;
 mod packet_rows;
 mod programs;
+mod recording;
 mod report;
 mod snapshot;
 mod statistics;
@@ -89,6 +91,7 @@ fn run(args: &Args) -> Result<()> {
     let mut rows = Rows::default();
     measure_packets(args, &mut rows)?;
     measure_snapshot(args, &mut rows)?;
+    measure_recording(args, &mut rows)?;
     measure_veth(args, &mut rows)?;
     measure_owner(args, &mut rows)?;
     measure_contention(args, &mut rows)?;
@@ -122,7 +125,8 @@ impl Args {
 fn names() -> impl Iterator<Item = &'static str> {
     let packets = CASES.iter().map(|case| case.name);
     let veth = veth::CASES.iter().map(|case| case.name);
-    let packets = packets.chain([snapshot::NAME]).chain(veth).chain([owner::NAME, contention::NAME]);
+    let packets =
+        packets.chain([snapshot::NAME, recording::NAME]).chain(veth).chain([owner::NAME, contention::NAME]);
     packets
         .chain(crowd::CASES.iter().map(|(name, _)| *name))
         .chain(captures::CASES.iter().map(|case| case.name))
@@ -159,6 +163,14 @@ fn measure_veth(args: &Args, rows: &mut Rows) -> Result<()> {
     for case in cases {
         eprintln!("{} …", case.name);
         rows.veth.push(case.measure(&others, &args.handshake, args.rounds)?);
+    }
+    Ok(())
+}
+
+fn measure_recording(args: &Args, rows: &mut Rows) -> Result<()> {
+    if args.wants(recording::NAME) {
+        eprintln!("{} …", recording::NAME);
+        rows.recordings.push(recording::measure(&read(&args.programs)?)?);
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use handshake_agent::model::snapshot::{Beginning, LiveOrigin, Origin, RunContext, Snapshot};
 use handshake_agent::options::Filter;
+use handshake_agent::owner::OwnerBook;
 use handshake_common::verdict::Verdict;
 use serde_json::{Value, json};
 
@@ -54,19 +55,10 @@ pub(crate) struct SnapshotRow {
 
 /// Makes the flows, and takes `rounds` snapshots of them. `others` is the bench's own object.
 pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
-    let setup = Setup { max_flows: FLOWS, port: None, half_open_after: Some(Duration::ZERO) };
-    let mut ours = Ours::load(setup, &[BenchHook::Xdp.program(Subject::Ours)])?;
+    let mut ours = million()?;
     cpu::stay()?;
     make(&mut ours, others)?;
-    let origin = Origin::Live(LiveOrigin::default());
-    let context = RunContext {
-        origin,
-        began: Beginning { wall_ns: 0, ns: 0 },
-        filter: Filter::default(),
-        top: RESPONDERS as usize,
-        owners: handshake_agent::owner::OwnerBook::default(),
-    };
-    let context = Arc::new(context);
+    let context = context();
     // The first snapshot is not measured: its memory is not allocated yet, and the table's pages are not in
     // the processor's caches.
     let mut last = Snapshot::take(ours.source(), &context, None)?;
@@ -84,8 +76,25 @@ pub(crate) fn measure(rounds: u32, others: &[u8]) -> Result<SnapshotRow> {
     Ok(SnapshotRow::of(&last, &times))
 }
 
+/// handshake with tables for a million flows, in which every open attempt is half-open at once.
+pub(crate) fn million() -> Result<Ours> {
+    let setup = Setup { max_flows: FLOWS, port: None, half_open_after: Some(Duration::ZERO) };
+    Ours::load(setup, &[BenchHook::Xdp.program(Subject::Ours)])
+}
+
+/// What is known of the run.
+pub(crate) fn context() -> Arc<RunContext> {
+    Arc::new(RunContext {
+        origin: Origin::Live(LiveOrigin::default()),
+        began: Beginning { wall_ns: 0, ns: 0 },
+        filter: Filter::default(),
+        top: RESPONDERS as usize,
+        owners: OwnerBook::default(),
+    })
+}
+
 /// Sends each responder's share of every segment of the handshake.
-fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
+pub(crate) fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
     // The reference is not used here, so its map gets the smallest size: one entry.
     let mut others = Others::load(others, BenchHook::Xdp, 1, 0)?;
     let program = ours.descriptor(BenchHook::Xdp)?;
