@@ -84,11 +84,11 @@ pub(crate) fn ack(ip: Ip) -> Vec<u8> {
     tcp(network(ip, false), ACK)
 }
 
-/// The three segments of a handshake with another server, over IPv4.
-pub(crate) fn handshake_with(server: u32) -> [Vec<u8>; 3] {
+/// The three segments of a handshake of this client with this server, over IPv4.
+pub(crate) fn handshake_between(client: u32, server: u32) -> [Vec<u8>; 3] {
     [SYN, SYN_ACK, ACK].map(|segment| {
         let frame = FrameBuilder::new(Link::Ethernet);
-        let (source, destination) = if segment.reply { (server, CLIENT4) } else { (CLIENT4, server) };
+        let (source, destination) = if segment.reply { (server, client) } else { (client, server) };
         tcp(frame.ipv4(source, destination), segment)
     })
 }

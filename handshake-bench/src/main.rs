@@ -6,6 +6,7 @@
 //!       ├─ snapshot      the agent's own snapshot of a million flows
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
 //!       ├─ owner         a SYN whose owner is kept beside one whose owner is not
+//!       ├─ contention    two CPUs on one service beside one
 //!       ├─ crowd         many interfaces beside one
 //!       ├─ captures      replays of captures, tcpdump and tshark
 //!       └─ report        a table, or JSON
@@ -22,6 +23,7 @@
 //! is met is reported but does not change the exit status: times depend on the machine.
 
 mod captures;
+mod contention;
 mod counts;
 mod cpu;
 mod crowd;
@@ -89,6 +91,7 @@ fn run(args: &Args) -> Result<()> {
     measure_snapshot(args, &mut rows)?;
     measure_veth(args, &mut rows)?;
     measure_owner(args, &mut rows)?;
+    measure_contention(args, &mut rows)?;
     measure_crowd(args, &mut rows)?;
     measure_captures(args, &mut rows)?;
     if args.json {
@@ -119,7 +122,7 @@ impl Args {
 fn names() -> impl Iterator<Item = &'static str> {
     let packets = CASES.iter().map(|case| case.name);
     let veth = veth::CASES.iter().map(|case| case.name);
-    let packets = packets.chain([snapshot::NAME]).chain(veth).chain([owner::NAME]);
+    let packets = packets.chain([snapshot::NAME]).chain(veth).chain([owner::NAME, contention::NAME]);
     packets
         .chain(crowd::CASES.iter().map(|(name, _)| *name))
         .chain(captures::CASES.iter().map(|case| case.name))
@@ -164,6 +167,14 @@ fn measure_owner(args: &Args, rows: &mut Rows) -> Result<()> {
     if args.wants(owner::NAME) {
         eprintln!("{} …", owner::NAME);
         rows.owners.push(owner::measure(Effort { rounds: args.rounds, repeat: args.repeat })?);
+    }
+    Ok(())
+}
+
+fn measure_contention(args: &Args, rows: &mut Rows) -> Result<()> {
+    if args.wants(contention::NAME) {
+        eprintln!("{} …", contention::NAME);
+        rows.contention.push(contention::measure(Effort { rounds: args.rounds, repeat: args.repeat })?);
     }
     Ok(())
 }

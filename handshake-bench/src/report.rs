@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::captures::CaptureRow;
+use crate::contention::ContentionRow;
 use crate::crowd::CrowdRow;
 use crate::owner::OwnerRow;
 use crate::packet_rows::PacketRow;
@@ -18,19 +19,21 @@ pub(crate) struct Rows {
     pub(crate) snapshots: Vec<SnapshotRow>,
     pub(crate) veth: Vec<VethRow>,
     pub(crate) owners: Vec<OwnerRow>,
+    pub(crate) contention: Vec<ContentionRow>,
     pub(crate) crowds: Vec<CrowdRow>,
     pub(crate) captures: Vec<CaptureRow>,
 }
 
 /// All rows and the machine as JSON.
 pub(crate) fn json(rows: &Rows, machine: &BenchMachine) -> Value {
-    let Rows { packets, snapshots, veth, owners, crowds, captures } = rows;
+    let Rows { packets, snapshots, veth, owners, contention, crowds, captures } = rows;
     let mut values: Vec<Value> = packets.iter().map(|row| row.json(row.case.name)).collect();
     values.extend(costliest_ignored(packets).map(|row| row.json("ignored")));
     values.extend(snapshots.iter().map(SnapshotRow::json));
     values.extend(veth.iter().map(|row| row.json(row.case.name)));
     values.extend(worst_of_both_hooks(veth).map(|row| row.json(row.case.traffic.name())));
     values.extend(owners.iter().map(OwnerRow::json));
+    values.extend(contention.iter().map(ContentionRow::json));
     values.extend(crowds.iter().map(|row| row.json(&crowds[0])));
     values.extend(captures.iter().map(CaptureRow::json));
     json!({ "rows": values, "machine": machine.json() })
@@ -39,12 +42,13 @@ pub(crate) fn json(rows: &Rows, machine: &BenchMachine) -> Value {
 /// All rows and the machine as text: a table for each way of measuring.
 pub(crate) fn table(rows: &Rows, machine: &BenchMachine) -> String {
     const HEAD: [&str; 7] = ["row", "net", "least", "reference", "of it", "empty", "goal"];
-    let Rows { packets, snapshots, veth, owners, crowds, captures } = rows;
+    let Rows { packets, snapshots, veth, owners, contention, crowds, captures } = rows;
     let mut lines: Vec<_> = packets.iter().map(|row| row.line(row.case.name)).collect();
     lines.extend(costliest_ignored(packets).map(|row| row.line("ignored")));
     let mut traffic: Vec<_> = veth.iter().map(|row| row.line(row.case.name)).collect();
     traffic.extend(worst_of_both_hooks(veth).map(|row| row.line(row.case.traffic.name())));
     let snapshots: Vec<_> = snapshots.iter().map(SnapshotRow::line).collect();
+    let contention: Vec<_> = contention.iter().map(ContentionRow::line).collect();
     let owners: Vec<_> = owners.iter().map(OwnerRow::line).collect();
     let crowds: Vec<_> = crowds.iter().map(|row| row.line(&crowds[0])).collect();
     let captures: Vec<_> = captures.iter().map(CaptureRow::line).collect();
@@ -53,6 +57,7 @@ pub(crate) fn table(rows: &Rows, machine: &BenchMachine) -> String {
         (SnapshotRow::HEAD, snapshots),
         (VethRow::HEAD, traffic),
         (OwnerRow::HEAD, owners),
+        (ContentionRow::HEAD, contention),
         (CrowdRow::HEAD, crowds),
         (CaptureRow::HEAD, captures),
     ];

@@ -91,7 +91,7 @@ fn make(ours: &mut Ours, others: &[u8]) -> Result<()> {
     let program = ours.descriptor(BenchHook::Xdp)?;
     for server in SERVER4..SERVER4 + RESPONDERS {
         let shares = [(EIGHT, false), (ANSWERED, true), (COMPLETED, false)];
-        for ((of_eight, reply), frame) in shares.into_iter().zip(frames::handshake_with(server)) {
+        for ((of_eight, reply), frame) in shares.into_iter().zip(frames::handshake_between(CLIENT4, server)) {
             others.walk(&Steps {
                 hook: BenchHook::Xdp,
                 program: &program,

@@ -731,7 +731,8 @@ impl Transition<'_> {
         let rises = change.flags & tag::OTHER_K != 0 || ticks >= self.record.syn_ack_after;
         let flags = change.flags & !(tag::PASSED_ON | tag::SYN_LATEST) | if rises { 0 } else { tag::UNTIMED };
         let blurred = tag::UNTIMED | tag::SIMULTANEOUS | tag::ONE_SIDED;
-        let in_reach = ticks != u32::MAX;
+        // Of the latest segment, and not of this one, where a clock has run back.
+        let in_reach = ticks.max(self.record.latest_after) != u32::MAX;
         let leg_known = flags & blurred == 0
             && change.flags & tag::OTHER_J != tag::SECOND_K
             && self.record.syn_ack_retransmits == 0

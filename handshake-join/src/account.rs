@@ -2,7 +2,7 @@
 
 use handshake_common::verdict::Verdict;
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Stage};
 use crate::line::{ReasonLine, ReportLine};
 
 /// Lines of one tuple and number that are further apart are of two attempts.
@@ -38,6 +38,8 @@ struct Run {
     window: Window,
     attempts: u64,
     completed: u64,
+    /// SYN+ACKs whose SYN did not pass.
+    orphans: u64,
     inexact: Vec<ReasonLine>,
 }
 
@@ -64,6 +66,7 @@ impl Gathered {
             window: Window { from_ns, to_ns },
             attempts: report.attempts,
             completed: report.completed,
+            orphans: report.orphans,
             inexact: report.inexact,
         };
         match self.runs.iter_mut().find(|known| known.window.from_ns == from_ns) {
@@ -94,6 +97,10 @@ pub struct Account {
     pub(crate) lists_failures: bool,
     /// Whether each one that completed has.
     pub(crate) lists_completions: bool,
+    /// Whether it sees what initiators send, and what responders do: one that sees one direction alone does not know
+    /// what it lacks.
+    pub(crate) sees_syns: bool,
+    pub(crate) sees_answers: bool,
 }
 
 impl Account {
@@ -101,6 +108,13 @@ impl Account {
     pub(crate) fn of(name: String, gathered: Gathered) -> Self {
         let Gathered { mut attempts, runs, unlisted, unreadable, truncated, without_report } = gathered;
         one_per_tuple(&mut attempts);
+        attempts.retain(|attempt| !attempt.is_none());
+        if let [run] = &runs[..] {
+            let is_open = |attempt: &&mut Attempt| {
+                attempt.verdict == Some(Verdict::HalfOpen) && attempt.stage == Stage::Last
+            };
+            attempts.iter_mut().filter(is_open).for_each(|attempt| attempt.told_ns = run.window.to_ns);
+        }
         let completed = attempts.iter().filter(|attempt| attempt.is_completed()).count() as u64;
         let failed = attempts.len() as u64 - completed;
         let sum = |of: fn(&Run) -> u64| runs.iter().map(of).sum::<u64>();
@@ -112,6 +126,7 @@ impl Account {
             let is_soon = attempt.connect_ns().is_some_and(|ns| ns < PROMPT_NS);
             attempt.is_completed() && is_soon && attempt.syn == 1 && !attempt.was_half_open
         };
+        let orphans = sum(|run| run.orphans);
         let has_reports = !runs.is_empty();
         let lists_completions = if has_reports { missing[1] == 0 } else { attempts.iter().any(is_prompt) };
         let mut windows: Vec<Window> = runs.iter().map(|run| run.window).collect();
@@ -132,8 +147,11 @@ impl Account {
             }
         }
         let lists_failures = unlisted == 0 && unreadable == 0;
+        let sees_syns = !attempts.is_empty() || orphans == 0;
+        let sees_answers =
+            attempts.iter().any(|attempt| attempt.is_answered() || attempt.is_reset_by_responder());
         one_per_place(&mut attempts);
-        Self { name, attempts, windows, inexact, lists_failures, lists_completions }
+        Self { name, attempts, windows, inexact, lists_failures, lists_completions, sees_syns, sees_answers }
     }
 
     /// Whether it looked at this time of its clock.
@@ -164,9 +182,6 @@ fn one_per_tuple(attempts: &mut Vec<Attempt>) {
             kept.update(next);
         }
         is_same
-    });
-    attempts.retain(|attempt| {
-        !matches!(attempt.verdict, Some(Verdict::Midstream | Verdict::OrphanSynAck | Verdict::Untracked))
     });
 }
 

@@ -24,7 +24,12 @@ impl End {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Self { address: mapped.octets(), port }
+        Self { address: mapped.to_bits().to_be_bytes(), port }
+    }
+
+    /// Its address, as an end without a port.
+    pub(crate) const fn host(self) -> Self {
+        Self { port: 0, ..self }
     }
 
     /// Its address.
@@ -66,7 +71,7 @@ pub struct Attempt {
     pub responder: End,
     /// The first SYN, ns since the Unix epoch by the account's own clock.
     pub started_ns: u64,
-    /// When the line was written that tells of it, likewise; 0 where the line does not say.
+    /// When it came to its verdict, or else when its line was written, likewise; 0 where that is not known.
     pub(crate) told_ns: u64,
     /// The initiator's initial sequence number, J.
     pub j: u32,
@@ -127,6 +132,11 @@ impl Attempt {
         Self { syn_ack_after, completed_after, ..self }
     }
 
+    /// From the first SYN to the time at which it came to its verdict, or at which it was known to be open.
+    pub(crate) fn life_ns(&self) -> Option<u64> {
+        (self.told_ns != 0).then(|| self.told_ns.saturating_sub(self.started_ns))
+    }
+
     /// The responder's initial sequence number, K.
     #[must_use]
     pub const fn k(&self) -> Option<u32> {
@@ -171,6 +181,16 @@ impl Attempt {
         )
     }
 
+    /// Whether a RST of the responder ended it.
+    pub(crate) const fn is_reset_by_responder(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::Refused | Verdict::ResponderAborted))
+    }
+
+    /// Whether it is none: it was begun before the account, or its SYN was not seen, or has no record.
+    pub(crate) const fn is_none(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::Midstream | Verdict::OrphanSynAck | Verdict::Untracked))
+    }
+
     /// Whether it stayed open for so long that what it lacks did not come.
     #[must_use]
     pub const fn is_stuck(&self) -> bool {
@@ -196,6 +216,10 @@ impl Attempt {
         if (later.stage, later.told_ns) >= (earlier.stage, earlier.told_ns) {
             *self = *later;
         }
+        if self.is_stuck() {
+            // It was open at both times.
+            self.told_ns = earlier.told_ns.max(later.told_ns);
+        }
         self.started_ns = earlier.started_ns.min(later.started_ns);
         self.was_half_open = earlier.was_half_open || later.was_half_open;
         if self.ks[0].is_none() {
@@ -204,30 +228,16 @@ impl Attempt {
         self.seat = self.seat.or(earlier.seat).or(later.seat);
     }
 
+    /// Whether its verdict says more of how the attempt ended.
+    fn tells_more_than(&self, other: &Self) -> bool {
+        let rank = |of: &Self| (of.is_completed(), of.was_ended(), of.verdict.is_some(), of.is_answered());
+        rank(self) > rank(other)
+    }
+
     /// What another hook of the same place saw of the same attempt: a router sees it before and after it
     /// translates. The first sighting has the ends.
     pub(crate) fn widen(&mut self, other: &Self) {
-        let better = |verdict: Option<Verdict>| match verdict {
-            Some(Verdict::Completed) => 3,
-            Some(
-                Verdict::Refused
-                | Verdict::Unreachable
-                | Verdict::InitiatorAborted
-                | Verdict::ResponderAborted,
-            ) => 2,
-            Some(
-                Verdict::Superseded
-                | Verdict::HalfOpenExpired
-                | Verdict::Evicted
-                | Verdict::Untracked
-                | Verdict::Opening
-                | Verdict::HalfOpen
-                | Verdict::Midstream
-                | Verdict::OrphanSynAck,
-            ) => 1,
-            None => 0,
-        };
-        if (better(other.verdict), other.is_answered()) > (better(self.verdict), self.is_answered()) {
+        if other.tells_more_than(self) {
             (self.verdict, self.cause) = (other.verdict, other.cause);
         }
         if self.ks[0].is_none() {

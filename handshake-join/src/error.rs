@@ -14,6 +14,12 @@ pub enum JoinError {
         /// The system's error.
         error: io::Error,
     },
+    /// A pipe is named twice.
+    #[error("{name} can be read once: name it for one account, once")]
+    Twice {
+        /// The pipe.
+        name: String,
+    },
     /// A folder without a file.
     #[error("no file in {name}; name a folder with files of events, or files")]
     EmptyFolder {

@@ -1,6 +1,8 @@
 //! The files of an account, and the memory that they may take, which is known before they are read.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -74,6 +76,24 @@ fn plain_bytes(path: &Path) -> Option<u64> {
     let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let is_packed = Unpacked::open(path).is_ok_and(|unpacked| unpacked.is_packed());
     (!is_packed).then_some(found.len())
+}
+
+/// Holds that standard input and pipes are named once: each of two readers would have a part of the lines.
+///
+/// # Errors
+///
+/// One is named twice.
+pub fn are_read_once(accounts: [&AccountFiles; 2]) -> Result<(), JoinError> {
+    let mut pipes = BTreeSet::new();
+    for path in accounts.iter().flat_map(|account| &account.paths) {
+        let is_input = path == Path::new("-");
+        let found = fs::metadata(if is_input { Path::new("/dev/stdin") } else { path }).ok();
+        let Some(found) = found.filter(|found| is_input || found.file_type().is_fifo()) else { continue };
+        if !pipes.insert((found.dev(), found.ino())) {
+            return Err(JoinError::Twice { name: path.display().to_string() });
+        }
+    }
+    Ok(())
 }
 
 /// The memory that a join takes at most, bytes; `None` where the files do not tell.

@@ -88,6 +88,8 @@ pub struct Totals {
     pub lost_in: [u64; 2],
     /// See [`Outcome::Ended`].
     pub ended: BTreeMap<&'static str, u64>,
+    /// See [`Outcome::ResetBetween`].
+    pub reset_between: u64,
     /// Attempts that something between answered.
     pub answered_between: u64,
     /// See [`Outcome::Undecided`], by [`Doubt`].
@@ -279,6 +281,7 @@ impl Totals {
             Outcome::LostBetween(segment) => self.lost_between[segment as usize] += 1,
             Outcome::LostIn(which) => self.lost_in[which as usize] += 1,
             Outcome::Ended(verdict) => *self.ended.entry(verdict.name()).or_default() += 1,
+            Outcome::ResetBetween(_) => self.reset_between += 1,
             Outcome::AnsweredBetween => self.answered_between += 1,
             Outcome::Undecided(doubt) => self.undecided[doubt as usize] += 1,
             Outcome::Alone => self.unclear += u64::from(row.only() == Some(row.near)),
@@ -356,7 +359,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        // What answers is further away, where nobody between has completed it.
+        // What answers is further away, unless something between completed it.
         if votes == [0, 0] {
             for pair in &self.matching.pairs {
                 let [first, second] = self.of(pair.places);
@@ -381,7 +384,14 @@ impl<'a> Builder<'a> {
                 Link::OtherK => true,
                 Link::Ends => !through.contains(&near.responder),
             };
-            let outcome = if is_other { Outcome::AnsweredBetween } else { of_both(near, far, near_is) };
+            let mut outcome = if is_other { Outcome::AnsweredBetween } else { of_both(near, far, near_is) };
+            let far_sees_answers = far.is_answered() || self.accounts[near_is.other() as usize].sees_answers;
+            if let Outcome::ResetBetween(verdict) = outcome
+                && near.is_reset_by_responder()
+                && !far_sees_answers
+            {
+                outcome = Outcome::Ended(verdict);
+            }
             if outcome != Outcome::AnsweredBetween {
                 self.clocks.note(near, far, near_is == Which::First);
             }
@@ -448,12 +458,7 @@ impl<'a> Builder<'a> {
     /// The rows of attempts that one account alone has.
     fn alone(&mut self) {
         let known = self.known_services();
-        // The same ends with other numbers: rewritten, or another attempt.
-        let ends = [0, 1].map(|account| {
-            let attempts = &self.accounts[account].attempts;
-            let left = self.left(account, |_| true).into_iter().map(|place| &attempts[place as usize]);
-            left.map(|attempt| (attempt.initiator, attempt.responder)).collect::<BTreeSet<_>>()
-        });
+        let like = self.like_another();
         for (account, which) in [0, 1].into_iter().zip(Which::BOTH) {
             for place in self.left(account, |_| true) {
                 if self.tied[account].contains(&place) {
@@ -461,8 +466,7 @@ impl<'a> Builder<'a> {
                 }
                 let attempt = &self.accounts[account].attempts[place as usize];
                 let near = by_seat(attempt, which).unwrap_or(self.usual);
-                let is_like_another = ends[1 - account].contains(&(attempt.initiator, attempt.responder));
-                let outcome = if near == which && !is_like_another {
+                let outcome = if near == which && !like[account][place as usize] {
                     self.of_near(attempt, which, &known)
                 } else {
                     Outcome::Alone
@@ -474,33 +478,69 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The responders' addresses of whose attempts the far account would have some, by [`Which`] is near; an
-    /// empty set where nothing tells.
-    fn known_services(&self) -> [BTreeSet<IpAddr>; 2] {
-        let mut known = <[BTreeSet<IpAddr>; 2]>::default();
+    /// Of each account's attempts, by their places, whether one that the other account alone has has the same ends:
+    /// its number was rewritten, or it is another attempt.
+    fn like_another(&self) -> [Vec<bool>; 2] {
+        let mut like = [0, 1].map(|account| vec![false; self.accounts[account].attempts.len()]);
+        let ends = |account: usize, place: u32| {
+            let attempt = &self.accounts[account].attempts[place as usize];
+            (attempt.initiator, attempt.responder)
+        };
+        let [first, second] = [0, 1].map(|account| {
+            let mut left = self.left(account, |_| true);
+            left.sort_unstable_by_key(|place| ends(account, *place));
+            left
+        });
+        let mut from = 0;
+        for group in first.chunk_by(|a, b| ends(0, *a) == ends(0, *b)) {
+            let wanted = ends(0, group[0]);
+            from += second[from..].partition_point(|place| ends(1, *place) < wanted);
+            let same = second[from..].partition_point(|place| ends(1, *place) == wanted);
+            if same != 0 {
+                group.iter().for_each(|place| like[0][*place as usize] = true);
+                second[from..from + same].iter().for_each(|place| like[1][*place as usize] = true);
+            }
+        }
+        like
+    }
+
+    /// The responders of whose attempts the far account would have some, by [`Which`] is near; an empty set where
+    /// nothing tells.
+    fn known_services(&self) -> [BTreeSet<End>; 2] {
+        let mut known = <[BTreeSet<End>; 2]>::default();
         for row in self.rows.iter().filter(|row| row.only().is_none()) {
             let near = self.of(row.places)[row.near as usize];
-            known[row.near as usize].insert(near.responder.address());
+            known[row.near as usize].insert(near.responder);
         }
         for near in Which::BOTH {
             let far = self.accounts[near.other() as usize];
-            known[near as usize].extend(far.attempts.iter().map(|attempt| attempt.responder.address()));
+            known[near as usize].extend(far.attempts.iter().map(|attempt| attempt.responder));
         }
         known
     }
 
     /// What became of an attempt that the account near its initiator alone has.
-    fn of_near(&self, attempt: &Attempt, near: Which, known: &[BTreeSet<IpAddr>; 2]) -> Outcome {
-        if attempt.was_ended() {
-            return attempt.verdict.map_or(Outcome::Alone, Outcome::Ended);
-        }
+    fn of_near(&self, attempt: &Attempt, near: Which, known: &[BTreeSet<End>; 2]) -> Outcome {
         let known = &known[near as usize];
-        let goes_there = known.is_empty() || known.contains(&attempt.responder.address());
         let far = self.accounts[near.other() as usize];
         let ahead = self.matching.ahead_ns.unwrap_or(0);
         let ahead = if near == Which::First { ahead } else { -ahead };
         let at_far = attempt.started_ns.cast_signed().saturating_add(ahead);
-        if attempt.is_answered() || !goes_there || !far.lists_failures || !far.looked_at(at_far) {
+        let would_be_there =
+            !attempt.is_answered() && far.lists_failures && far.sees_syns && far.looked_at(at_far);
+        if let Some(verdict) = attempt.verdict.filter(|_| attempt.was_ended()) {
+            // A far account may be of some ports alone.
+            let is_between = would_be_there && attempt.is_reset_by_responder();
+            return if is_between && known.contains(&attempt.responder) {
+                Outcome::ResetBetween(verdict)
+            } else {
+                Outcome::Ended(verdict)
+            };
+        }
+        let host = attempt.responder.host();
+        let goes_there =
+            known.is_empty() || known.range(host..).next().is_some_and(|known| known.host() == host);
+        if !would_be_there || !goes_there {
             return Outcome::Alone;
         }
         match attempt.cause {

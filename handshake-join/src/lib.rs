@@ -37,7 +37,7 @@ pub use account::{Account, Inexact, Window};
 pub use attempt::{Attempt, End};
 pub use clocks::{ClockFinding, Clocks};
 pub use error::JoinError;
-pub use files::{AccountFiles, COST, Room, needed};
+pub use files::{AccountFiles, COST, Room, are_read_once, needed};
 pub use joined::{Joined, Row, Times, Totals, Translation};
 pub use outcome::{Doubt, Outcome, Segment, Which};
 pub use read::read;

@@ -74,6 +74,7 @@ pub(crate) struct FlowLine {
     syn_to_syn_ack_ns: Option<u64>,
     connect_ns: Option<u64>,
     started: Time,
+    ended: Option<Time>,
 }
 
 impl FlowLine {
@@ -87,7 +88,7 @@ impl FlowLine {
             None => (Stage::Last, false),
         };
         let attempt = Attempt {
-            told_ns: self.at.as_ref().map_or(0, |at| at.0),
+            told_ns: self.ended.as_ref().or(self.at.as_ref()).map_or(0, |time| time.0),
             ks: [self.isn_responder, self.other_isn_responder],
             syn: self.syn.unwrap_or(1),
             syn_ack: self.syn_ack.unwrap_or(0),
@@ -209,6 +210,14 @@ pub(crate) struct ReasonLine {
 struct TcpLine {
     attempts: u64,
     completed: u64,
+    #[serde(default)]
+    entered: EnteredLine,
+}
+
+#[derive(Default, Deserialize)]
+struct EnteredLine {
+    #[serde(default)]
+    orphan_syn_ack: u64,
 }
 
 /// A report.
@@ -221,6 +230,7 @@ pub(crate) struct ReportLine {
     pub(crate) inexact: Vec<ReasonLine>,
     pub(crate) attempts: u64,
     pub(crate) completed: u64,
+    pub(crate) orphans: u64,
 }
 
 /// What takes the attempts of a report's array `flows`; `Err` where there is no room for another.
@@ -259,8 +269,9 @@ impl<'de> Visitor<'de> for ReportSeed<'_> {
                 "to" => report.to_ns = Some(map.next_value::<Time>()?.0),
                 "inexact" => report.inexact = map.next_value()?,
                 "tcp" => {
-                    let TcpLine { attempts, completed } = map.next_value()?;
+                    let TcpLine { attempts, completed, entered } = map.next_value()?;
                     (report.attempts, report.completed) = (attempts, completed);
+                    report.orphans = entered.orphan_syn_ack;
                 }
                 "flows" => map.next_value_seed(FlowsSeed(&mut *self.0))?,
                 _ => {

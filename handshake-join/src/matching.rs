@@ -4,10 +4,19 @@
 //! some have the same J by chance, or because who forged them took one number for all: K, the ends and the
 //! time tell these apart. Each pass joins by a key, two sorted lists at a time.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::attempt::{Attempt, End};
 
 /// A first SYN that was lost between is repeated for about this long.
-const REACH_NS: u64 = 130 * 1_000_000_000;
+const REACH_NS: i64 = 130 * 1_000_000_000;
+/// Of a first SYN that was not lost, both accounts know to this.
+const SOON_NS: i64 = 500_000_000;
+/// Responders that are told apart by their translations; of the others the time tells alone.
+const MOST_RESPONDERS: usize = 1 << 16;
+/// What answers in the responder's place passes the SYN on within this. Of a million attempts hundreds have the same J
+/// by chance in a longer time.
+const PASSED_ON_NS: i64 = 10 * 1_000_000_000;
 /// Differences of two clocks that agree are within this, where they are most.
 const DENSE_NS: u64 = 2 * 1_000_000_000;
 /// How far a pass looks ahead among attempts of one key.
@@ -73,8 +82,19 @@ impl<'a> Matching<'a> {
             self.ahead_ns = self.median().or_else(|| self.densest(|attempt| attempt.j));
         }
         let Some(ahead) = self.ahead_ns else { return };
-        self.join(|attempt| Some(attempt.j), Some(ahead), may_be, Link::Numbers);
-        self.join(|attempt| Some(attempt.j), Some(ahead), any, Link::OtherK);
+        // Some have the same J by chance: the responder and the time tell these apart, before one takes another's.
+        let translated = self.translated(ahead);
+        let is_one_service = |first: &Attempt, second: &Attempt| {
+            let responders = (first.responder, second.responder);
+            may_be(first, second) && (responders.0 == responders.1 || translated.contains(&responders))
+        };
+        for reach in [SOON_NS, REACH_NS] {
+            self.join(|attempt| Some(attempt.j), Some((ahead, reach)), is_one_service, Link::Numbers);
+        }
+        for reach in [SOON_NS, REACH_NS] {
+            self.join(|attempt| Some(attempt.j), Some((ahead, reach)), may_be, Link::Numbers);
+        }
+        self.join(|attempt| Some(attempt.j), Some((ahead, PASSED_ON_NS)), any, Link::OtherK);
     }
 
     fn by_ends(&mut self) {
@@ -85,7 +105,7 @@ impl<'a> Matching<'a> {
         }
         let Some(ahead) = self.ahead_ns else { return };
         let is_answered = |first: &Attempt, second: &Attempt| first.is_answered() || second.is_answered();
-        self.join(|attempt| Some(ends(attempt)), Some(ahead), is_answered, Link::Ends);
+        self.join(|attempt| Some(ends(attempt)), Some((ahead, REACH_NS)), is_answered, Link::Ends);
     }
 
     /// Whether an attempt of an account is in no pair.
@@ -108,11 +128,11 @@ impl<'a> Matching<'a> {
     }
 
     /// Joins those that have a key in common and fit; where it is known how far the second clock is ahead,
-    /// only those that began at one time.
+    /// only those that began at one time, to so much.
     fn join<K: Ord>(
         &mut self,
         key: impl Fn(&Attempt) -> Option<K>,
-        ahead_ns: Option<i64>,
+        within: Option<(i64, i64)>,
         fits: impl Fn(&Attempt, &Attempt) -> bool,
         link: Link,
     ) {
@@ -120,6 +140,7 @@ impl<'a> Matching<'a> {
         let [of_first, of_second] = self.accounts;
         let mut found = Vec::new();
         let mut begin = 0;
+        let reach = within.map_or(0, |(_, reach)| reach);
         for group in first.chunk_by(|a, b| key(&of_first[*a as usize]) == key(&of_first[*b as usize])) {
             let wanted = key(&of_first[group[0] as usize]);
             let of_others = |place: &&u32| key(&of_second[**place as usize]);
@@ -131,13 +152,13 @@ impl<'a> Matching<'a> {
                 let attempt = &of_first[*place as usize];
                 let apart = |other: u32| {
                     let apart = later(attempt.started_ns, of_second[other as usize].started_ns);
-                    ahead_ns.map_or(0, |ahead| apart.saturating_sub(ahead))
+                    within.map_or(0, |(ahead, _)| apart.saturating_sub(ahead))
                 };
-                while from < others.len() && (taken[from] || apart(others[from]) < -REACH_NS.cast_signed()) {
+                while from < others.len() && (taken[from] || apart(others[from]) < -reach) {
                     from += 1;
                 }
                 let near = (from..others.len().min(from + AHEAD))
-                    .take_while(|at| apart(others[*at]) <= REACH_NS.cast_signed())
+                    .take_while(|at| apart(others[*at]) <= reach)
                     .find(|at| !taken[*at] && fits(attempt, &of_second[others[*at] as usize]));
                 if let Some(at) = near {
                     taken[at] = true;
@@ -166,22 +187,7 @@ impl<'a> Matching<'a> {
     /// How far the second clock is ahead by most of those that a key names once in each account. By chance
     /// their differences would be anywhere.
     fn densest<K: Ord>(&self, key: impl Fn(&Attempt) -> K) -> Option<i64> {
-        let [first, second] = [0, 1].map(|account| {
-            let attempts = self.accounts[account];
-            let left = self.left(account, &|attempt| Some(key(attempt)));
-            let groups = left.chunk_by(|a, b| key(&attempts[*a as usize]) == key(&attempts[*b as usize]));
-            groups.filter(|group| group.len() == 1).map(|group| group[0]).collect::<Vec<_>>()
-        });
-        let key_of = |account: usize, place: u32| key(&self.accounts[account][place as usize]);
-        let mut apart = Vec::new();
-        let mut others = second.iter().copied().peekable();
-        for place in first {
-            let wanted = key_of(0, place);
-            while others.next_if(|other| key_of(1, *other) < wanted).is_some() {}
-            if let Some(other) = others.next_if(|other| key_of(1, *other) == wanted) {
-                apart.push(self.apart([place, other]));
-            }
-        }
+        let mut apart: Vec<i64> = self.named_once(key).into_iter().map(|places| self.apart(places)).collect();
         apart.sort_unstable();
         let window = |at: usize| {
             let end = apart[at].saturating_add(DENSE_NS.cast_signed());
@@ -190,5 +196,43 @@ impl<'a> Matching<'a> {
         let most = (0..apart.len()).max_by_key(|at| window(*at))?;
         let count = window(most);
         (2 * count >= apart.len()).then(|| apart[most + count / 2])
+    }
+
+    /// Those that are in no pair and that a key names once in each account.
+    fn named_once<K: Ord>(&self, key: impl Fn(&Attempt) -> K) -> Vec<[u32; 2]> {
+        let [first, second] = [0, 1].map(|account| {
+            let attempts = self.accounts[account];
+            let left = self.left(account, &|attempt| Some(key(attempt)));
+            let groups = left.chunk_by(|a, b| key(&attempts[*a as usize]) == key(&attempts[*b as usize]));
+            groups.filter(|group| group.len() == 1).map(|group| group[0]).collect::<Vec<_>>()
+        });
+        let key_of = |account: usize, place: u32| key(&self.accounts[account][place as usize]);
+        let mut once = Vec::new();
+        let mut others = second.iter().copied().peekable();
+        for place in first {
+            let wanted = key_of(0, place);
+            while others.next_if(|other| key_of(1, *other) < wanted).is_some() {}
+            if let Some(other) = others.next_if(|other| key_of(1, *other) == wanted) {
+                once.push([place, other]);
+            }
+        }
+        once
+    }
+
+    /// Which responders of the first account are which of the second: those of pairs, and those that two attempts
+    /// say at least whose J is named once.
+    fn translated(&self, ahead_ns: i64) -> BTreeSet<(End, End)> {
+        let mut counts: BTreeMap<(End, End), u32> = BTreeMap::new();
+        let pairs = self.pairs.iter().map(|pair| (pair.places, 2));
+        let is_near = |places: &[u32; 2]| self.apart(*places).saturating_sub(ahead_ns).abs() <= SOON_NS;
+        let once = self.named_once(|attempt| attempt.j).into_iter().filter(is_near).map(|places| (places, 1));
+        for ([first, second], weight) in pairs.chain(once) {
+            let [first, second] = [self.accounts[0][first as usize], self.accounts[1][second as usize]];
+            let responders = (first.responder, second.responder);
+            if counts.len() < MOST_RESPONDERS || counts.contains_key(&responders) {
+                *counts.entry(responders).or_default() += weight;
+            }
+        }
+        counts.into_iter().filter(|(_, count)| *count >= 2).map(|(responders, _)| responders).collect()
     }
 }

@@ -4,6 +4,9 @@ use handshake_common::verdict::{Cause, Seat, Verdict};
 
 use crate::attempt::Attempt;
 
+/// No segment comes to the other place later than this after the first SYN came there, ns, if it takes the same way.
+const LATE_NS: u64 = 1_000_000_000;
+
 /// One of two accounts, by its place on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Which {
@@ -123,6 +126,8 @@ pub enum Outcome {
     LostIn(Which),
     /// A RST or an ICMP error ended it.
     Ended(Verdict),
+    /// A RST ended it, and came from between the two places: it did not pass the one that it should come from.
+    ResetBetween(Verdict),
     /// Something between answers in the responder's place.
     AnsweredBetween,
     /// The accounts do not say.
@@ -141,6 +146,7 @@ impl Outcome {
             Self::LostIn(Which::First) => "lost_in_first",
             Self::LostIn(Which::Second) => "lost_in_second",
             Self::Ended(_) => "ended",
+            Self::ResetBetween(_) => "reset_between",
             Self::AnsweredBetween => "answered_between",
             Self::Undecided(_) => "undecided",
             Self::Alone => "alone",
@@ -157,9 +163,11 @@ pub(crate) fn of_both(near: &Attempt, far: &Attempt, near_is: Which) -> Outcome 
     if near.is_completed() {
         return completed_near(far);
     }
-    for attempt in [far, near] {
-        if attempt.was_ended() {
-            return attempt.verdict.map_or(Outcome::Undecided(Doubt::Unknown), Outcome::Ended);
+    for (attempt, other) in [(far, near), (near, far)] {
+        if let Some(verdict) = attempt.verdict.filter(|_| attempt.was_ended()) {
+            let is_between =
+                comes_from_other(attempt, std::ptr::eq(other, near)) && would_have_seen(other, attempt);
+            return if is_between { Outcome::ResetBetween(verdict) } else { Outcome::Ended(verdict) };
         }
     }
     let sees_one_way = |attempt: &Attempt| attempt.cause == Some(Cause::AnswerUnseen);
@@ -170,6 +178,23 @@ pub(crate) fn of_both(near: &Attempt, far: &Attempt, near_is: Which) -> Outcome 
         (true, false) => Outcome::AnsweredBetween,
         (false, false) => stuck(far, Outcome::LostIn(near_is.other())),
     }
+}
+
+/// Whether the RST that ended an attempt at one place comes there from the other place, which is `near` or not.
+fn comes_from_other(ended: &Attempt, other_is_near: bool) -> bool {
+    if other_is_near {
+        ended.verdict == Some(Verdict::InitiatorAborted)
+    } else {
+        ended.is_reset_by_responder()
+    }
+}
+
+/// Whether a place that had the attempt open would have seen what ended it at the other: it was open there for longer.
+fn would_have_seen(open: &Attempt, ended: &Attempt) -> bool {
+    let lives = open.life_ns().zip(ended.life_ns());
+    open.is_stuck()
+        && open.cause != Some(Cause::AnswerUnseen)
+        && lives.is_some_and(|(open, ended)| open > ended.saturating_add(LATE_NS))
 }
 
 /// The near account saw it complete, and the far one did not.

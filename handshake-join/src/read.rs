@@ -25,16 +25,16 @@ const LONGEST: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// Those of the file system; a file has neither an attempt nor a report, or a report of another schema; there
-/// are more attempts than there is room for.
+/// Those of the file system; a file has neither an attempt nor a report, or a report of another schema; all files
+/// are empty; there are more attempts than there is room for.
 pub fn read(files: &AccountFiles, room: &Room) -> Result<Account, JoinError> {
-    let mut gathered = Gathered::default();
+    let (mut gathered, mut is_told) = (Gathered::default(), false);
     for path in &files.paths {
         let before = (gathered.attempts.len(), gathered.runs());
         let unpacked = Unpacked::open(path).map_err(|error| JoinError::unreadable(path, error))?;
-        let mut file = FileReading { gathered: &mut gathered, room, path, lines: 0 };
+        let mut file = FileReading { gathered: &mut gathered, room, path, lines: 0, is_empty: true };
         let read = file.read(BufReader::with_capacity(CHUNK, unpacked));
-        let lines = file.lines;
+        let FileReading { lines, is_empty, .. } = file;
         match read {
             Ok(()) => {}
             // A stream that is cut short says so in this way.
@@ -47,10 +47,18 @@ pub fn read(files: &AccountFiles, room: &Room) -> Result<Account, JoinError> {
             }
             Err(ReadStop::NoRoom) => return Err(JoinError::NoRoom { bytes: room.bytes() }),
         }
+        // As the newest file of a folder is, before something happens.
+        if is_empty {
+            continue;
+        }
+        is_told = true;
         if lines == 0 && gathered.attempts.len() == before.0 {
             return Err(JoinError::Nothing { name: path.display().to_string() });
         }
         gathered.without_report += u64::from(gathered.runs() == before.1);
+    }
+    if !is_told {
+        return Err(JoinError::Nothing { name: files.name.clone() });
     }
     Ok(Account::of(files.name.clone(), gathered))
 }
@@ -74,6 +82,8 @@ struct FileReading<'a> {
     path: &'a Path,
     /// Lines that are handshake's.
     lines: u64,
+    /// Whether there is nothing in it but white space.
+    is_empty: bool,
 }
 
 /// What a piece of text is.
@@ -96,6 +106,7 @@ impl FileReading<'_> {
             if read.map_err(ReadStop::Failed)? == 0 {
                 break;
             }
+            self.is_empty &= line.trim_ascii_start().is_empty();
             // An object begins at the beginning of a line, and ends there where it has several.
             let begins = line[0] == b'{';
             if begins && !pending.is_empty() {

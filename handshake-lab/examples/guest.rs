@@ -93,7 +93,8 @@ fn soak(minutes: u64) -> Result<()> {
     let network = Pair::new()?;
     let path = network.path(Family::V4);
     let mut agent = Agent::start(&network.client, HANDSHAKE, &["-i", DEVICE, "--interval", "10s"])?;
-    let listener = tcp::Listener::new(&path, 0, 128)?;
+    // Two services all the time: each new one takes memory until the rows of the table are used up.
+    let (listener, closed) = (tcp::Listener::new(&path, 0, 128)?, tcp::ClosedPort::new(&path)?);
     let began = Instant::now();
     for minute in 0..=minutes {
         println!("minute {minute}: {} KiB", resident(agent.id())?);
@@ -101,7 +102,7 @@ fn soak(minutes: u64) -> Result<()> {
             let connections = tcp::connect_accept(&path, &listener, BURST)?;
             connections.talk(100)?;
             connections.close()?;
-            tcp::refused(&path, BURST)?;
+            closed.refuse(&path, BURST)?;
             thread::sleep(REST);
         }
     }

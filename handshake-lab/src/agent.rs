@@ -213,13 +213,25 @@ impl Agent {
         self.end_by(libc::SIGINT)
     }
 
+    /// Like [`Agent::stop`], where the last output is long.
+    ///
+    /// # Errors
+    /// As [`Agent::stop`], with another limit.
+    pub fn stop_within(self, limit: Duration) -> Result<AgentOutcome> {
+        self.end_within(libc::SIGINT, limit)
+    }
+
     /// Sends a signal (`libc::SIG…`), and waits for the rest of the output.
     ///
     /// # Errors
     /// As [`Agent::stop`].
-    pub fn end_by(mut self, signal: i32) -> Result<AgentOutcome> {
+    pub fn end_by(self, signal: i32) -> Result<AgentOutcome> {
+        self.end_within(signal, STOP)
+    }
+
+    fn end_within(mut self, signal: i32, limit: Duration) -> Result<AgentOutcome> {
         self.process.signal(signal)?;
-        self.finish(STOP)
+        self.finish(limit)
     }
 
     /// Sends SIGKILL.

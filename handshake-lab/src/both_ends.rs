@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path as FilePath, PathBuf};
@@ -31,10 +32,16 @@ use crate::topology::{FAMILIES, Row};
 
 /// Limit for each step.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Limit for the last output: it has a row for each attempt.
+const LAST_OUTPUT: Duration = Duration::from_secs(120);
+/// Joins whose median is taken.
+const ROUNDS: usize = 3;
 /// From when on an attempt that lacks a segment is half-open.
 const HALF_OPEN_AFTER: Duration = Duration::from_millis(400);
 /// Connections that are in progress at a time.
 const AT_ONCE: usize = 200;
+/// The same through a proxy: of more it takes tens of milliseconds longer for the last than for the first.
+const AT_ONCE_PROXIED: usize = 20;
 /// The port of the proxy's clients.
 const FRONT: u16 = 8080;
 /// The port of the service behind it.
@@ -147,12 +154,34 @@ const SPOTS: [Spot; 6] = [
     },
 ];
 
+/// What was named right.
+#[derive(Debug)]
+pub struct Judged {
+    /// Attempts of all spots.
+    pub attempts: usize,
+    /// How long it took to make them, and to write what three places saw of them.
+    pub watched: Duration,
+    /// How long it took to join these accounts, two by two.
+    pub joined: Duration,
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempts, watched, joined } = self;
+        write!(
+            f,
+            "the spot of each of {attempts} attempts named, by three pairs; watched for {watched:.1?}, "
+        )?;
+        write!(f, "joined and judged in {joined:.1?}")
+    }
+}
+
 /// Makes so many attempts over each family beside each fault, and holds what each pair of accounts says of
-/// them against the spot of the fault. Returns the number of attempts.
+/// them against the spot of the fault.
 ///
 /// # Errors
 /// An attempt is said to be lost elsewhere, or the network cannot be made.
-pub fn judge(binary: &FilePath, translation: Translation, attempts: usize) -> Result<usize> {
+pub fn judge(binary: &FilePath, translation: Translation, attempts: usize) -> Result<Judged> {
     let row = Row::new()?;
     translation.set(&row)?;
     for spot in &SPOTS {
@@ -160,6 +189,7 @@ pub fn judge(binary: &FilePath, translation: Translation, attempts: usize) -> Re
             drop_by(host(&row), hook, spot.rule)?;
         }
     }
+    let began = Instant::now();
     let [client, router, server] = watched(binary, &row, |row| {
         for family in FAMILIES {
             let path = row.path(family);
@@ -168,11 +198,13 @@ pub fn judge(binary: &FilePath, translation: Translation, attempts: usize) -> Re
             let to = if translation.of_destination() { unowned.parse()? } else { path.destination };
             for spot in &SPOTS {
                 let _listener = Listener::new(&path, spot.port, 4_096)?;
-                connect(row, family, (to, spot.port).into(), attempts, matches!(spot.port, 440 | 444))?;
+                let wait = matches!(spot.port, 440 | 444);
+                connect(row, family, (to, spot.port).into(), attempts, AT_ONCE, wait)?;
             }
         }
         Ok(())
     })?;
+    let (watched, began) = (began.elapsed(), Instant::now());
     let pairs = [
         ("client and server", &client, &server),
         ("client and router", &client, &router),
@@ -185,15 +217,22 @@ pub fn judge(binary: &FilePath, translation: Translation, attempts: usize) -> Re
         judge_rows(&joined, place, attempts * FAMILIES.len(), is_translated)
             .with_context(|| format!("{names}, translation {translation:?}"))?;
     }
-    Ok(attempts * FAMILIES.len() * SPOTS.len())
+    Ok(Judged { attempts: attempts * FAMILIES.len() * SPOTS.len(), watched, joined: began.elapsed() })
 }
 
 /// Starts connections, so many at a time; with `wait` they are established before the next ones.
-fn connect(row: &Row, family: Family, to: std::net::SocketAddr, count: usize, wait: bool) -> Result<()> {
+fn connect(
+    row: &Row,
+    family: Family,
+    to: std::net::SocketAddr,
+    count: usize,
+    at_once: usize,
+    wait: bool,
+) -> Result<()> {
     let path = row.path(family);
     let mut left = count;
     while left != 0 {
-        let now = left.min(AT_ONCE);
+        let now = left.min(at_once);
         let attempts = Attempts::start(&path, to, now)?;
         if wait {
             attempts.wait_established(LIMIT)?;
@@ -225,7 +264,7 @@ fn watched(binary: &FilePath, row: &Row, act: impl FnOnce(&Row) -> Result<()>) -
     let mut outcomes = Vec::new();
     for (mut agent, _) in agents {
         agent.await_report(LIMIT, |report| report["tcp"]["opening"] == 0)?;
-        outcomes.push(agent.stop()?);
+        outcomes.push(agent.stop_within(LAST_OUTPUT)?);
     }
     <[AgentOutcome; 3]>::try_from(outcomes).ok().context("three accounts")
 }
@@ -283,7 +322,7 @@ pub fn proxied(binary: &FilePath, attempts: usize) -> Result<usize> {
         for (family, front) in FAMILIES.into_iter().zip(Row::NEAR_ROUTER) {
             let to = (front.parse::<std::net::IpAddr>()?, FRONT).into();
             await_listening(row, family, to)?;
-            connect(row, family, to, attempts - 1, true)?;
+            connect(row, family, to, attempts - 1, AT_ONCE_PROXIED, true)?;
         }
         Ok(())
     })?;
@@ -316,53 +355,106 @@ fn await_listening(row: &Row, family: Family, to: std::net::SocketAddr) -> Resul
     Ok(())
 }
 
-/// How a join of many attempts went.
+/// How the joins of many attempts went.
 #[derive(Debug)]
 pub struct Measured {
     /// Attempts in each account.
     pub attempts: usize,
     /// Bytes of both files.
     pub bytes: u64,
-    /// How long it took.
+    /// How long a join took, in the median.
     pub took: Duration,
-    /// Memory at its peak, bytes.
+    /// How long it takes to read the same lines as plain JSON, in the median; not known where nothing does that.
+    pub plain: Option<Duration>,
+    /// Memory at its peak, bytes, and what was said beforehand.
     pub peak: u64,
-    /// What it said beforehand.
-    pub said: String,
+    /// See `peak`.
+    pub said: u64,
 }
 
-/// Joins two made accounts of so many attempts each, translated, of which each hundredth lost its SYN+ACK.
+/// Joins two made accounts of so many attempts each, translated, of which each hundredth lost its SYN+ACK. `plain`
+/// reads files of lines as plain JSON.
 ///
 /// # Errors
 /// The sums are not those of what was made, or the join takes more memory than it said.
-pub fn many(binary: &FilePath, attempts: usize) -> Result<Measured> {
+pub fn many(binary: &FilePath, plain: Option<&FilePath>, attempts: usize) -> Result<Measured> {
     let folder = Folder::new()?;
     let paths = [folder.path("client.jsonl"), folder.path("server.jsonl")];
     for (side, path) in paths.iter().enumerate() {
         make(path, attempts, side == 1)?;
     }
     let bytes = paths.iter().map(|path| Ok(fs::metadata(path)?.len())).sum::<Result<u64>>()?;
-    let mut command = Command::new(binary);
-    command.arg("join").args(&paths).args(["-o", "json"]);
-    let said = folder.path("stderr");
-    let sum = folder.path("stdout");
-    command.stdin(Stdio::null()).stdout(File::create(&sum)?).stderr(File::create(&said)?);
-    let began = Instant::now();
-    let mut process = Process::start(&mut command)?;
-    let (mut peak, status) = (0, format!("/proc/{}/status", process.id()));
-    while process.child().try_wait()?.is_none() {
-        let now = fs::read_to_string(&status).unwrap_or_default();
-        let high = now
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        peak = peak.max(high.unwrap_or(0_u64) * 1024);
-        thread::sleep(Duration::from_millis(2));
+    let (mut joins, mut plains, mut peak, mut said) = (Vec::new(), Vec::new(), 0, 0);
+    for _ in 0..ROUNDS {
+        let mut command = Command::new(binary);
+        let ran = Ran::of(command.arg("join").args(&paths).args(["-o", "json"]), &folder)?;
+        hold(&ran, attempts)?;
+        said = memory_said(&ran.stderr).with_context(|| ran.stderr.clone())?;
+        peak = peak.max(ran.peak);
+        joins.push(ran.took);
+        if let Some(plain) = plain {
+            let ran = Ran::of(Command::new(plain).args(&paths), &folder)?;
+            // And a report each.
+            ensure!(ran.stdout.trim() == (2 * attempts + 2).to_string(), "{ran:?}");
+            plains.push(ran.took);
+        }
     }
-    let took = began.elapsed();
-    let said = fs::read_to_string(said)?;
-    let sum: Value = serde_json::from_str(&fs::read_to_string(sum)?).with_context(|| said.clone())?;
-    let lost = attempts.div_ceil(100) as u64;
-    let all = attempts as u64;
+    ensure!(peak <= said, "{peak} bytes at the peak, and {said} were said");
+    let median = |mut all: Vec<Duration>| {
+        all.sort_unstable();
+        all.get(all.len() / 2).copied()
+    };
+    let took = median(joins).context("no join")?;
+    Ok(Measured { attempts, bytes, took, plain: median(plains), peak, said })
+}
+
+/// A program that ran to its end.
+#[derive(Debug)]
+struct Ran {
+    stdout: String,
+    stderr: String,
+    took: Duration,
+    /// Memory at its peak, bytes.
+    peak: u64,
+}
+
+impl Ran {
+    fn of(command: &mut Command, folder: &Folder) -> Result<Self> {
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.path(name));
+        command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        let began = Instant::now();
+        let mut process = Process::start(command)?;
+        let (mut peak, status) = (0, format!("/proc/{}/status", process.id()));
+        while process.child().try_wait()?.is_none() {
+            let now = fs::read_to_string(&status).unwrap_or_default();
+            let high = now
+                .lines()
+                .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+            peak = peak.max(high.unwrap_or(0_u64) * 1024);
+            thread::sleep(Duration::from_millis(2));
+        }
+        let took = began.elapsed();
+        Ok(Self { stdout: fs::read_to_string(stdout)?, stderr: fs::read_to_string(stderr)?, took, peak })
+    }
+}
+
+/// The bytes that a join said it takes at most: `joining takes 541 MiB of memory at most`.
+fn memory_said(stderr: &str) -> Option<u64> {
+    let (number, unit) = stderr.split_once("joining takes ")?.1.split_once(' ')?;
+    let shift = match unit.split_whitespace().next()? {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    let (whole, tenths) = number.split_once('.').unwrap_or((number, "0"));
+    Some(((whole.parse::<u64>().ok()? * 10 + tenths.parse::<u64>().ok()?) << shift) / 10)
+}
+
+/// Holds the sums of two made accounts against what was made.
+fn hold(ran: &Ran, attempts: usize) -> Result<()> {
+    let sum: Value = serde_json::from_str(&ran.stdout).with_context(|| ran.stderr.clone())?;
+    let (all, lost) = (attempts as u64, attempts.div_ceil(100) as u64);
     ensure!(
         sum["matched"] == all
             && sum["translated"] == all
@@ -371,7 +463,7 @@ pub fn many(binary: &FilePath, attempts: usize) -> Result<Measured> {
             && sum["exact"] == true,
         "{sum:#}"
     );
-    Ok(Measured { attempts, bytes, took, peak, said: said.trim().to_owned() })
+    Ok(())
 }
 
 /// Writes an account as handshake does: of the client's side, or of the server's.

@@ -208,15 +208,42 @@ fn retransmissions(socket: &Socket) -> Result<u32> {
 /// # Errors
 /// A connection is not refused.
 pub fn refused(path: &Path<'_>, count: usize) -> Result<SocketAddr> {
-    let closed = bound(path.server, path.server_at(0))?;
-    let address = address_of(&closed)?;
-    for client in sockets(path, count)? {
-        match client.connect_timeout(&address.into(), TIMEOUT) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-            other => bail!("a connection to a closed port ended with {other:?}"),
-        }
+    let closed = ClosedPort::new(path)?;
+    closed.refuse(path, count)?;
+    Ok(closed.address)
+}
+
+/// A port of the server that is bound but not listened on.
+#[derive(Debug)]
+pub struct ClosedPort {
+    _bound: Socket,
+    address: SocketAddr,
+}
+
+impl ClosedPort {
+    /// Binds a free port.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(path: &Path<'_>) -> Result<Self> {
+        let bound = bound(path.server, path.server_at(0))?;
+        let address = address_of(&bound)?;
+        Ok(Self { _bound: bound, address })
     }
-    Ok(address)
+
+    /// Makes `count` connections to it. On the wire: SYN, RST each.
+    ///
+    /// # Errors
+    /// A connection is not refused.
+    pub fn refuse(&self, path: &Path<'_>, count: usize) -> Result<()> {
+        for client in sockets(path, count)? {
+            match client.connect_timeout(&self.address.into(), TIMEOUT) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                other => bail!("a connection to a closed port ended with {other:?}"),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Connections in progress. Dropping them sends nothing.

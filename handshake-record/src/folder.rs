@@ -26,6 +26,9 @@ const LOCK: &str = "handshake.lock";
 const MOMENTS: usize = 3_600;
 /// Room for all segments, bytes.
 const ROOM: u64 = 256 << 20;
+/// Most segments: who reads them opens all, and may open 1,024 files by default. More than one a minute are begun
+/// where runs are short, or blocks cannot be written.
+const SEGMENTS: usize = 500;
 /// Only the user reads it: it holds addresses.
 pub(crate) const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const FOLDER: Mode = Mode::RWXU;
@@ -95,9 +98,8 @@ impl Folder {
             self.open = None;
         }
         if is_removed(&self.folder) {
-            (self.open, self.segments) = (None, VecDeque::new());
-            self.folder = folder_at(&self.path)?;
-            self._lock = locked(&self.folder)?;
+            // What is there by now may be another's recording.
+            *self = Self { moments: self.moments, room: self.room, ..Self::open(&self.path)? };
         }
         let begun = if is_whole { Some(self.begin()?) } else { None };
         let Some(open) = &mut self.open else {
@@ -123,9 +125,10 @@ impl Folder {
             let _ = complete.sync_data();
         }
         let name = name_of(self.next);
+        // Also where there is one of this name: the next may be free.
+        self.next += 1;
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL;
         let file = File::from(openat(&self.folder, &name, flags | CAREFUL, FILE)?);
-        self.next += 1;
         self.segments.push_back(Segment { name: name.clone(), bytes: head().len() as u64, moments: 0 });
         let read = openat(&self.folder, &name, OFlags::RDONLY | CAREFUL, Mode::empty());
         let mut begun = file;
@@ -145,12 +148,12 @@ impl Folder {
         }
     }
 
-    /// Removes the oldest segments beyond the room, or the hour.
+    /// Removes the oldest segments beyond the room, the hour or the number.
     fn tidy(&mut self) -> io::Result<()> {
         loop {
             let bytes: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
             let later: usize = self.segments.iter().skip(1).map(|segment| segment.moments).sum();
-            let is_over = bytes > self.room || later >= self.moments;
+            let is_over = bytes > self.room || later >= self.moments || self.segments.len() > SEGMENTS;
             let Some(oldest) = self.segments.front().filter(|_| is_over && self.segments.len() > 1) else {
                 return Ok(());
             };

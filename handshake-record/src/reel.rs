@@ -1,5 +1,6 @@
 //! A recording as it is read: its moments in order, and what was at each.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -13,6 +14,9 @@ use super::{HEAD, LONGEST, MAGIC, decode, first};
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
+/// Moments that are further apart than this have a gap between them, ns: they are a second apart, and one may be
+/// late.
+const GAP_NS: u64 = 2_500_000_000;
 
 /// When something was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,17 @@ pub struct Time {
     pub wall_ns: u64,
     /// By the records' clock.
     pub ns: u64,
+}
+
+impl Time {
+    /// How long nothing was recorded before this moment, where that is longer than moments are apart. The records'
+    /// clock stands still while the machine sleeps, and is another one after it has started anew.
+    #[must_use]
+    pub fn gap_ns(self, before: Self) -> Option<u64> {
+        let slept = self.wall_ns.saturating_sub(before.wall_ns);
+        let gap_ns = self.ns.checked_sub(before.ns).map_or(slept, |ns| ns.max(slept));
+        (gap_ns > GAP_NS || self.ns < before.ns).then_some(gap_ns)
+    }
 }
 
 /// The moments of a recording, by their numbers. Those that are forgotten keep theirs.
@@ -34,9 +49,8 @@ pub struct Reel {
 
 struct Segment {
     file: File,
-    /// Bytes that were read, and those behind them that make no sense.
+    /// Bytes that were read.
     read: u64,
-    left: u64,
     /// Whether something in it makes no sense, so that nothing more is read of it.
     is_broken: bool,
 }
@@ -75,7 +89,7 @@ impl Reel {
     ///
     /// Those of reading; it is of another version.
     pub fn add(&mut self, file: File) -> io::Result<()> {
-        self.segments.push(Segment { file, read: 0, left: 0, is_broken: false });
+        self.segments.push(Segment { file, read: 0, is_broken: false });
         self.follow()
     }
 
@@ -119,7 +133,6 @@ impl Reel {
             segment.read += used as u64;
             pending.drain(..used);
             if got == 0 || pending.len() > LONGEST + 8 {
-                segment.left = pending.len() as u64;
                 return Ok(());
             }
         }
@@ -145,16 +158,44 @@ impl Reel {
         self.moments.get(number.checked_sub(self.first)?).map(|moment| moment.time)
     }
 
-    /// The moment that was the present one at a time of the wall clock. Where the clock was set back there are two,
-    /// and it is the later one.
+    /// The moment that was the present one at a time of the wall clock; where nothing was recorded then, the latest
+    /// before. Where the clock was set back there are two, and it is the later one.
     pub fn at(&self, wall_ns: u64) -> Option<usize> {
-        let place = self.moments.iter().rposition(|moment| moment.time.wall_ns <= wall_ns);
-        place.map(|place| self.first + place)
+        let ago = |moment: &Moment| wall_ns.checked_sub(moment.time.wall_ns);
+        let present = self.moments.iter().rposition(|moment| ago(moment).is_some_and(|ago| ago <= GAP_NS));
+        let before = || {
+            let all = self.moments.iter().zip(0..).filter_map(|(moment, place)| Some((ago(moment)?, place)));
+            all.min_by_key(|(ago, place)| (*ago, Reverse(*place))).map(|(_, place)| place)
+        };
+        present.or_else(before).map(|place| self.first + place)
     }
 
-    /// Bytes at the ends of segments that make no sense.
-    pub fn damaged(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.left).sum()
+    /// Whether a moment was the present one at a time of the wall clock: nothing was recorded then where it was
+    /// not.
+    pub fn is_present(&self, number: usize, wall_ns: u64) -> bool {
+        let time = self.time(number);
+        time.and_then(|time| wall_ns.checked_sub(time.wall_ns)).is_some_and(|ago| ago <= GAP_NS)
+    }
+
+    /// How long before the end a moment was: by the wall clock, or by the records' where that was set back.
+    pub fn ago_ns(&self, number: usize) -> u64 {
+        let ago = |number: usize| {
+            let (end, time) = (self.time(self.numbers().end.checked_sub(1)?)?, self.time(number)?);
+            end.wall_ns.checked_sub(time.wall_ns).or_else(|| end.ns.checked_sub(time.ns))
+        };
+        ago(number).unwrap_or(0)
+    }
+
+    /// How long nothing was recorded before a moment.
+    pub fn gap_before(&self, number: usize) -> Option<u64> {
+        self.time(number)?.gap_ns(self.time(number.checked_sub(1)?)?)
+    }
+
+    /// Bytes that make no sense: of segments that are damaged, or of another version. `None` where a file does not
+    /// tell its length.
+    pub fn damaged(&self) -> Option<u64> {
+        let left = |segment: &Segment| Some(segment.file.metadata().ok()?.len().saturating_sub(segment.read));
+        self.segments.iter().map(left).sum()
     }
 
     /// Plays these moments, and calls `visit` with each; what must be played before is played, and not visited.

@@ -111,7 +111,7 @@ fn a_recording_that_is_cut_opens() {
         fs::write(segment, &whole[..cut]).expect("there is room");
         assert_eq!(counted(&path), [1, 2, 3, 4, 5], "cut at {cut}");
         let reel = Reel::open(&path).expect("it is a recording");
-        assert_eq!(reel.damaged(), cut as u64 - before);
+        assert_eq!(reel.damaged(), Some(cut as u64 - before));
     }
     fs::write(segment, &whole).expect("there is room");
     assert_eq!(counted(&path).len(), 6);
@@ -139,6 +139,8 @@ fn a_changed_byte_is_found() {
         assert!(counted.len() < 63, "the byte at {at}");
         assert_eq!(counted[counted.len() - 3..], [61, 62, 63], "the byte at {at}");
         fewest = fewest.min(counted.len());
+        let damaged = Reel::open(&path).expect("it is a recording").damaged().expect("files have a length");
+        assert!(damaged >= (whole.len() - at) as u64, "{damaged} behind {at}");
     }
     assert_eq!(fewest, 3, "in the head, or in the block that is whole");
 }
@@ -190,6 +192,10 @@ fn no_link_is_followed() {
     let mut run = Run::new();
     assert!(writes.append(&encode(&run.next())).is_err());
     assert_eq!(fs::read(&target).expect("it is there"), b"mine");
+    // It holds up one moment, and not all that come.
+    run.recorder.begin_anew();
+    writes.append(&encode(&run.next())).expect("the next name is free");
+    assert_eq!(fs::read(&target).expect("it is there"), b"mine");
 }
 
 #[test]
@@ -220,9 +226,62 @@ fn a_folder_that_was_removed_is_made_again() {
     run.recorder.begin_anew();
     writes.append(&encode(&run.next())).expect("there is room");
     assert_eq!(counted(&path), [8]);
+    // Another process has made the folder again, and recorded there meanwhile.
+    fs::remove_dir_all(&path).expect("it is there");
+    let (mut other, mut writes_too) = (Run::new(), Folder::open(&path).expect("it is another folder"));
+    for _ in 0..200 {
+        writes_too.append(&encode(&other.next())).expect("there is room");
+    }
+    drop(writes_too);
+    run.recorder.begin_anew();
+    writes.append(&encode(&run.next())).expect("it is there");
+    assert_eq!(counted(&path), (1..=200).chain([9]).collect::<Vec<u64>>());
 }
 
-/// The wall clock is set back an hour: times that were twice are those of the later moments.
+/// Short runs begin many segments, and who reads them has few files to open.
+#[test]
+fn segments_are_not_without_number() {
+    let (_keeps, path) = folder();
+    let (mut run, mut writes) = (Run::new(), Folder::open(&path).expect("it is made"));
+    for _ in 0..600 {
+        run.recorder.begin_anew();
+        writes.append(&encode(&run.next())).expect("there is room");
+    }
+    assert_eq!(segments(&path).len(), 500);
+    assert_eq!(counted(&path), (101..=600).collect::<Vec<u64>>());
+}
+
+/// While the machine sleeps, and while nothing can be written, there is no moment; the latest before is one of then.
+#[test]
+fn a_gap_is_told() {
+    let (_keeps, path) = folder();
+    let (mut run, mut writes) = (Run::new(), Folder::open(&path).expect("it is made"));
+    let mut walls = Vec::new();
+    for second in 0..40 {
+        match second {
+            // It sleeps: the records' clock stands still.
+            10 => run.fake.reading.wall_ns += 7_200 * SECOND,
+            20 => run.fake.later(30 * SECOND),
+            // One moment was late.
+            30 => run.fake.later(SECOND),
+            _ => {}
+        }
+        let block = run.next();
+        walls.push(block.wall_ns);
+        writes.append(&encode(&block)).expect("there is room");
+    }
+    let reel = Reel::open(&path).expect("it is a recording");
+    let gaps: Vec<(usize, u64)> =
+        reel.numbers().filter_map(|number| Some((number, reel.gap_before(number)?))).collect();
+    assert_eq!(gaps, [(10, 7_201 * SECOND), (20, 31 * SECOND)]);
+    assert_eq!(reel.at(walls[10] - SECOND), Some(9));
+    assert!(!reel.is_present(9, walls[10] - SECOND));
+    assert!(reel.is_present(9, walls[9] + SECOND) && reel.is_present(31, walls[31]));
+    assert!(!reel.is_present(39, walls[39] + 3 * SECOND), "after the end");
+    assert_eq!((reel.ago_ns(39), reel.ago_ns(38)), (0, SECOND));
+}
+
+/// The wall clock is set back: times that were twice are those of the later moments, and each other is its own.
 #[test]
 fn the_clock_may_be_set_back() {
     let (_keeps, path) = folder();
@@ -238,10 +297,17 @@ fn the_clock_may_be_set_back() {
     }
     assert_eq!(counted(&path), (1..=130).collect::<Vec<u64>>(), "in the order in which they were");
     let reel = Reel::open(&path).expect("it is a recording");
-    assert_eq!(
-        (reel.at(walls[100]), reel.at(walls[20]), reel.at(u64::MAX)),
-        (Some(100), Some(129), Some(129))
-    );
+    assert_eq!((reel.at(walls[100]), reel.at(walls[20]), reel.at(u64::MAX)), (Some(100), Some(20), Some(69)));
+    assert_eq!(reel.ago_ns(20), 109 * SECOND, "by the records' clock");
+    // By so little that the same times come again.
+    run.fake.reading.wall_ns -= 40 * SECOND;
+    for _ in 0..60 {
+        let block = run.next();
+        walls.push(block.wall_ns);
+        writes.append(&encode(&block)).expect("there is room");
+    }
+    let reel = Reel::open(&path).expect("it is a recording");
+    assert_eq!((reel.at(walls[129]), reel.at(walls[80])), (Some(169), Some(80)));
 }
 
 #[test]

@@ -13,14 +13,12 @@ use handshake_agent::session::Session;
 
 use crate::error::CommandError;
 use crate::helper::{Blocks, Helper};
-use handshake_record::{Reel, encode};
+use handshake_record::encode;
 
 /// Blocks that wait to be written.
 const WAITING: usize = 4;
 /// The longest that the last blocks are written: a signal ends the process within two seconds.
 const LAST_BLOCKS: Duration = Duration::from_secs(1);
-/// Segments that are kept open for a look back: as many as the folder has, unless it is written anew.
-const SEGMENTS: usize = 64;
 
 /// A recording that is being made.
 pub(crate) struct Recording {
@@ -29,18 +27,20 @@ pub(crate) struct Recording {
     told: Receiver<io::Result<Option<File>>>,
     /// Ends with the last block.
     ended: Receiver<()>,
-    /// What is recorded, where it is looked at.
-    reel: Option<Reel>,
+    /// Where it is looked at.
+    show: Option<Box<dyn Fn(File)>>,
+    /// Blocks that were handed over and are not written yet.
+    waiting: usize,
     is_ill: bool,
 }
 
 impl Recording {
-    /// Begins it. `is_seen` says whether it is also looked at.
+    /// Begins it.
     ///
     /// # Errors
     ///
     /// The folder cannot be written; there is no room for a thread.
-    pub(crate) fn start(helper: &Helper, path: &Path, is_seen: bool) -> Result<Self, CommandError> {
+    pub(crate) fn start(helper: &Helper, path: &Path) -> Result<Self, CommandError> {
         let shown = path.display().to_string();
         let fault = |source| CommandError::ReportFile { option: "--record", path: shown.clone(), source };
         let handed = helper.blocks().map_err(fault)?;
@@ -50,7 +50,7 @@ impl Recording {
         let run = move || hand_over(handed, &waiting, &tell, lasts);
         let started = thread::Builder::new().name("recording".to_owned()).spawn(run);
         started.map_err(AgentError::system("start the thread for the recording"))?;
-        Ok(Self { path: shown, blocks, told, ended, reel: is_seen.then(Reel::default), is_ill: false })
+        Ok(Self { path: shown, blocks, told, ended, show: None, waiting: 0, is_ill: false })
     }
 
     /// Records this moment. Returns what is to be said.
@@ -74,44 +74,40 @@ impl Recording {
             self.is_ill = true;
             return Ok(said);
         }
+        self.waiting += 1;
         Ok(said)
     }
 
-    /// Takes in what became of the blocks before. Says the first failure of several, and the first success after
-    /// them.
+    /// Takes in what became of the blocks before. Says the first failure of several; and that they are over once
+    /// all blocks are written: on a disk that is a little too slow some always wait.
     fn listen(&mut self, session: &mut Session) -> Option<String> {
         let mut said = None;
         for told in self.told.try_iter() {
-            match (told, self.is_ill) {
-                (Err(error), was_ill) => {
+            self.waiting -= 1;
+            match told {
+                Err(error) => {
                     session.record_anew();
-                    self.is_ill = true;
-                    if !was_ill {
+                    if !std::mem::replace(&mut self.is_ill, true) {
                         said = Some(format!("--record {}: {error}; moments are left out", self.path));
                     }
                 }
-                (Ok(segment), was_ill) => {
-                    self.is_ill = false;
-                    if was_ill {
+                Ok(segment) => {
+                    if self.is_ill && self.waiting == 0 {
+                        self.is_ill = false;
                         said = Some(format!("--record {} is written again", self.path));
                     }
-                    if let (Some(segment), Some(reel)) = (segment, &mut self.reel) {
-                        // What cannot be read is not there for a look back.
-                        let _ = reel.add(segment);
-                        reel.keep(SEGMENTS);
+                    if let (Some(segment), Some(show)) = (segment, &self.show) {
+                        show(segment);
                     }
                 }
             }
         }
-        if let Some(reel) = &mut self.reel {
-            let _ = reel.follow();
-        }
         said
     }
 
-    /// What has been recorded, where it is looked at.
-    pub(crate) const fn reel(&self) -> Option<&Reel> {
-        self.reel.as_ref()
+    /// Shows each segment that begins, from now on.
+    pub(crate) fn show_by(&mut self, show: impl Fn(File) + 'static) {
+        self.show = Some(Box::new(show));
     }
 
     /// Records the last moment.

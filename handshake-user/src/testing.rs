@@ -77,6 +77,7 @@ pub(crate) fn joined(ahead_ns: u64) -> Joined {
         ("opening no_syn_ack", answered),
         (completed, unanswered),
         ("", completed),
+        ("refused", unanswered),
     ];
     let line = |number: usize, stands: &str, is_server: bool| {
         let (verdict, cause) = stands.split_once(' ').unwrap_or((stands, ""));
@@ -94,6 +95,9 @@ pub(crate) fn joined(ahead_ns: u64) -> Joined {
             "seat": if is_server { "responder" } else { "initiator" }, "syn": 1, "syn_ack": 0,
             "started": rfc3339(BEGINNING_NS + number as u64 * 1_000 * ms + after),
         });
+        if verdict == "refused" {
+            line["ended"] = json!(rfc3339(BEGINNING_NS + number as u64 * 1_000 * ms + after + ms));
+        }
         if !cause.is_empty() {
             line["cause"] = json!(cause);
         }

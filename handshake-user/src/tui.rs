@@ -16,6 +16,7 @@ mod filter;
 mod history;
 mod keys;
 mod list;
+mod look_back;
 mod minute;
 mod owners;
 mod past;
@@ -61,6 +62,7 @@ pub(crate) use surroundings::Surroundings;
 
 use collect::Collecting;
 use keys::action;
+use look_back::{LookBack, Seen};
 use owners::Owners;
 use recent::Recent;
 use scene::{Scene, SceneBuilder};
@@ -69,7 +71,7 @@ use state::{Effect, Ui};
 use surroundings::Around;
 use terminal::Tty;
 use theme::Theme;
-use timeline::{Step, Timeline};
+use timeline::Step;
 
 /// The shortest time between two redraws, except those after a key.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
@@ -154,15 +156,15 @@ pub(crate) async fn run(
 
 /// The live terminal while it is shown.
 struct LiveScreen {
-    options: ScreenOptions,
     canvas: Canvas,
     redraws: Ticks,
     builder: SceneBuilder,
     recent: Recent,
     surroundings: Surroundings,
     recording: Option<Recording>,
+    /// There where a recording is made.
+    look_back: Option<LookBack>,
     collector: Option<Collector>,
-    timeline: Timeline,
 }
 
 /// The terminal, the choices of its user, and what is drawn on it.
@@ -185,6 +187,8 @@ struct Canvas {
 enum ScreenInput {
     /// A key or a new size; `None` if the terminal was closed.
     Terminal(Option<Event>),
+    /// What is seen of the recording.
+    Seen(Seen),
     /// It is time to draw the attempts that ended since, and to look whether the terminal is still there.
     Redraw,
 }
@@ -227,6 +231,7 @@ impl Sink for LiveScreen {
         tokio::select! {
             biased;
             event = self.canvas.input.recv() => ScreenInput::Terminal(event),
+            Some(seen) = next_seen(&mut self.look_back) => ScreenInput::Seen(seen),
             _ = self.redraws.tick() => ScreenInput::Redraw,
         }
     }
@@ -238,15 +243,16 @@ impl Sink for LiveScreen {
                 let filter = self.canvas.ui.filter.clone();
                 match self.canvas.handle_event(&event).map_err(drawing)? {
                     Some(Effect::Quit) => return Ok(ControlFlow::Break(())),
-                    Some(Effect::Travel(step)) => self.travel(Some(step))?,
+                    Some(Effect::Travel(step)) => self.travel(step),
                     Some(Effect::Save(flow)) => self.save(session, &flow)?,
                     Some(Effect::Write | Effect::Copy | Effect::Redraw) | None => {}
                 }
                 self.recent.filter_by(&self.canvas.ui.filter);
-                if self.canvas.ui.filter != filter {
-                    self.travel(None)?;
+                if self.canvas.is_past && self.canvas.ui.filter != filter {
+                    self.look_back.iter_mut().for_each(|look_back| look_back.ask(None));
                 }
             }
+            ScreenInput::Seen(seen) => self.see(seen),
             ScreenInput::Redraw if self.canvas.tty.has_gone().map_err(drawing)? => {
                 return Ok(ControlFlow::Break(()));
             }
@@ -288,7 +294,7 @@ impl LiveScreen {
         options: ScreenOptions,
         session: &mut Session,
         tty: Tty,
-        Ways { files, mut surroundings, recording, collector, .. }: Ways<'_>,
+        Ways { files, mut surroundings, mut recording, collector, .. }: Ways<'_>,
     ) -> Result<Self, CommandError> {
         let ui = Ui { is_recorded: recording.is_some(), ..choices(options.ascii, &tty)? };
         let mut builder = SceneBuilder::within(options.zone, options.names);
@@ -299,8 +305,13 @@ impl LiveScreen {
         let scene = builder.advance(session.last().clone(), kept, &recent, runs, around);
         recent.name_by(&scene.owners);
         let canvas = Canvas::new(tty, files, ui, scene);
-        let (redraws, timeline) = (redraws(), Timeline::default());
-        Ok(Self { options, canvas, redraws, builder, recent, surroundings, recording, collector, timeline })
+        let look_back = recording.as_ref().map(|_| LookBack::start(options)).transpose();
+        let look_back = look_back.map_err(AgentError::system("start the thread for the look back"))?;
+        if let (Some(recording), Some(look_back)) = (&mut recording, &look_back) {
+            recording.show_by(look_back.follows());
+        }
+        let redraws = redraws();
+        Ok(Self { canvas, redraws, builder, recent, surroundings, recording, look_back, collector })
     }
 
     /// Saves the packets of an attempt, where evidence is collected, and says so.
@@ -312,18 +323,34 @@ impl LiveScreen {
         Ok(())
     }
 
-    /// Goes to another moment of the recording, or shows the same by other choices.
-    fn travel(&mut self, step: Option<Step>) -> Result<(), CommandError> {
-        let Some(reel) = self.recording.as_ref().and_then(Recording::reel) else { return Ok(()) };
-        let Self { canvas, timeline, options, .. } = self;
-        step.into_iter().for_each(|step| timeline.go(step, reel, true));
+    /// Goes to another moment of the recording. The present is there at once.
+    fn travel(&mut self, step: Step) {
+        let Some(look_back) = &mut self.look_back else { return };
+        match step {
+            Step::Back(_) | Step::On(_) => look_back.ask(Some(step)),
+            Step::End => {
+                look_back.leave();
+                self.canvas.show_present();
+            }
+        }
+    }
+
+    /// Shows what was asked for.
+    fn see(&mut self, seen: Seen) {
+        let canvas = &mut self.canvas;
         let wanted = canvas.ui.opened.map(|opened| opened.id());
-        match timeline.scene(reel, &canvas.ui.filter, wanted, options)? {
+        let scene = match seen {
+            Seen::Present => return canvas.show_present(),
+            Seen::Past(Ok(reached)) => reached.and_then(|reached| reached.scene(&canvas.ui.filter, wanted)),
+            Seen::Past(Err(error)) => {
+                canvas.ui.message = Some(format!(" the recording cannot be read: {error}"));
+                return;
+            }
+        };
+        match scene {
             Some(scene) => canvas.show_past(scene),
-            None if timeline.shown().is_none() => canvas.show_present(),
             None => canvas.ui.message = Some(" this moment cannot be read".to_owned()),
         }
-        Ok(())
     }
 
     /// On the screen Attempts, shows the ended attempts between two snapshots as well.
@@ -333,6 +360,14 @@ impl LiveScreen {
         if is_newer && !canvas.is_past && canvas.ui.screen == Screen::Attempts && !canvas.ui.frozen {
             canvas.show(canvas.latest.with_ended(recent));
         }
+    }
+}
+
+/// What is seen of the recording; never anything where none is made.
+async fn next_seen(look_back: &mut Option<LookBack>) -> Option<Seen> {
+    match look_back {
+        Some(look_back) => look_back.next().await,
+        None => std::future::pending().await,
     }
 }
 

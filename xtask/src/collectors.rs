@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.setup && args.binary.is_none() {
         set_up()?;
     }
-    raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
+    raise::with_binary(args.binary.as_deref(), false, |binary| play(args, binary))
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {

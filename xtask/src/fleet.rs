@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let words = ["--release", "--package", "handshake-export", "--example", "made_nodes"];
         shell::run(shell::cargo("build").args(words))?;
     }
-    raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
+    raise::with_binary(args.binary.as_deref(), false, |binary| play(args, binary))
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {

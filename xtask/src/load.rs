@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         return list().map(|()| ExitCode::SUCCESS);
     }
-    raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
+    raise::with_binary(args.binary.as_deref(), false, |binary| play(args, binary))
 }
 
 fn list() -> Result<()> {

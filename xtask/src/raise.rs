@@ -12,21 +12,22 @@ use handshake_lab::{interrupt, privilege};
 
 use crate::{run, shell};
 
-/// Plays a verb of the lab with `binary`, or without one with handshake as it is built for the caller, through
-/// sudo where privileges are missing and it can ask for them. A signal ends it once its namespaces are removed.
+/// Plays a verb of the lab with `binary`, or without one with handshake as it is built for the caller, with
+/// optimisation where `release` says so; through sudo where privileges are missing and it can ask for them. A signal ends it once its namespaces are removed.
 ///
 /// # Errors
 ///
 /// Privileges are missing, and those of the verb.
 pub(crate) fn with_binary(
     binary: Option<&Path>,
+    release: bool,
     play: impl FnOnce(&Path) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
     let missing = privilege::missing();
     let built = match binary {
         Some(binary) => binary.to_owned(),
         None => {
-            let built = run::build(false)?;
+            let built = run::build(release)?;
             if !missing.is_empty() && is_possible() {
                 return raise(&built, &missing);
             }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 /// Runs the verb with handshake as built for the caller, through sudo where that is needed. Fails if an answer
 /// is wrong.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    raise::with_binary(args.binary.as_deref(), |binary| play(args, binary))
+    raise::with_binary(args.binary.as_deref(), false, |binary| play(args, binary))
 }
 
 fn play(args: &Args, binary: &Path) -> Result<ExitCode> {

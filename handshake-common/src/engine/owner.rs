@@ -7,7 +7,7 @@
 
 use super::service::{first_row_of_workload, row_of_workload, workload_that_counts};
 use super::{Lookup, NewOwner, Platform, Table};
-use crate::abi::{ControlGroups, Counter, MAKER_WORDS, WORKLOAD, address_of_group, tag};
+use crate::abi::{ControlGroups, Counter, MAKER_WORDS, WAYS, WORKLOAD, address_of_group, tag};
 use crate::books::ServiceKey;
 use crate::flow::{Family, Side};
 use crate::record::State;
@@ -92,6 +92,21 @@ impl<P: Platform> Lookup<'_, P> {
             self.platform.attribute(S::FAMILY, number, NewOwner::new(side, is_first, gauge));
         }
         tag::ATTRIBUTED
+    }
+
+    /// Has memory fetch the owners of both sets while it fetches the sets: the owner is written before an atomic
+    /// operation, which waits for it.
+    #[inline(always)]
+    pub(super) fn fetch_owners<S: Table>(&self, places: [u32; 2]) {
+        if self.platform.control_group() == 0 {
+            return;
+        }
+        // The owners of a set lie side by side.
+        for place in places {
+            if let Some(owners) = self.platform.owners(S::FAMILY, place * WAYS) {
+                owners[0].load();
+            }
+        }
     }
 
     /// Does what [`attribute`] does, where only groups are kept and that of the packet has the first of the rows

@@ -38,6 +38,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
         ) else {
             return None;
         };
+        self.fetch_owners::<S>(places);
         Some(Home { sets: [one, other], places, lock })
     }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::accounts::{CLIENT, Line, MASQUERADED, SERVER, Scratch, Told, account, at};
-use crate::{AccountFiles, COST, JoinError, Room, needed, read};
+use crate::{AccountFiles, COST, JoinError, Room, are_read_once, needed, read};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -131,6 +131,40 @@ fn several_files_are_one_account() {
             account.inexact.iter().map(|each| each.reason.as_str()).collect::<Vec<_>>(),
             ["no_report"]
         );
+    }
+}
+
+/// The newest file of a folder may have no line yet. An account without any is refused.
+#[test]
+fn a_file_may_be_empty_beside_others() {
+    let scratch = Scratch::new();
+    let paths = [scratch.file("a.jsonl", Told::of(lines()).text()), scratch.file("b.jsonl", "\n")];
+    let read_at = |paths: &[_]| read(&AccountFiles::at(paths).expect("files"), &Room::of(1 << 30));
+    let account = read_at(&paths).expect("an account");
+    assert_eq!((account.attempts.len(), account.inexact.len()), (3, 0));
+    let empty = scratch.file("c.jsonl", "");
+    let refused = read_at(&[paths[1].clone(), empty]).expect_err("nothing is in them").to_string();
+    assert!(refused.contains("b.jsonl") && refused.contains("c.jsonl: there is neither"), "{refused}");
+}
+
+/// Two readers of one pipe would have a part of the lines each.
+#[test]
+fn standard_input_and_pipes_are_named_once() {
+    let scratch = Scratch::new();
+    let file = scratch.file("a.jsonl", Told::of(lines()).text());
+    let pipe = file.with_file_name("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it is there").success());
+    let once = |first: &[&std::path::Path], second: &[&std::path::Path]| {
+        let at = |paths: &[&std::path::Path]| {
+            AccountFiles::at(&paths.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>()).expect("files")
+        };
+        are_read_once([&at(first), &at(second)])
+    };
+    let (input, file, pipe) = ("-".as_ref(), file.as_path(), pipe.as_path());
+    assert!(once(&[input, file], &[file, pipe]).is_ok());
+    for (first, second) in [(&[input][..], &[input][..]), (&[pipe, pipe], &[file]), (&[pipe], &[file, pipe])]
+    {
+        assert!(matches!(once(first, second), Err(JoinError::Twice { .. })), "{first:?} and {second:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where an attempt was lost.
 
-use super::accounts::{CLIENT, Line, MASQUERADED, SERVER, Told, WAY, joined};
+use super::accounts::{CLIENT, Line, MASQUERADED, SERVER, Told, WAY, at, joined};
 use crate::{ClockFinding, Doubt, Outcome, Segment, Which};
 use handshake_common::verdict::Verdict;
 
@@ -10,6 +10,7 @@ type Both = (Option<Line>, Option<Line>);
 const J: u32 = 4_220_626_013;
 const K: u32 = 77;
 const MS: u64 = 1_000_000;
+const SECOND: i64 = 1_000_000_000;
 
 fn near() -> Line {
     Line::begun([CLIENT, SERVER], J, 0)
@@ -21,11 +22,14 @@ fn far() -> Line {
 
 /// Each way, with its name and what is told of it.
 fn ways() -> Vec<(&'static str, Both, Outcome)> {
-    use Outcome::{AnsweredBetween, Completed, Ended, LostBetween, LostIn, Undecided};
+    use Outcome::{AnsweredBetween, Completed, Ended, LostBetween, LostIn, ResetBetween, Undecided};
     let there_and_back = 2 * WAY + MS;
     let answered_near = || near().answered(K, there_and_back);
     let completed_near = || near().completed(K, there_and_back, there_and_back + MS);
     let answered_far = || far().answered(K, MS);
+    // When it was told, or when it came to its end.
+    let soon = |line: Line| line.with("event", "ended").with("at", at(SECOND / 2));
+    let late = |line: Line| line.with("event", "half_open").with("at", at(3 * SECOND));
     let completed_far = || far().completed(K, MS, 2 * WAY + 2 * MS);
     let both = |near, far| (Some(near), Some(far));
     vec![
@@ -47,7 +51,42 @@ fn ways() -> Vec<(&'static str, Both, Outcome)> {
         ),
         ("refused", both(near().ended("refused"), far().ended("refused")), Ended(Verdict::Refused)),
         ("the refusal is lost", both(near(), far().ended("refused")), Ended(Verdict::Refused)),
-        ("refused between", (Some(near().ended("refused")), None), Ended(Verdict::Refused)),
+        ("refused, and never there", (Some(near().ended("refused")), None), Ended(Verdict::Refused)),
+        (
+            "refused between",
+            both(soon(near().ended("refused")), late(answered_far())),
+            ResetBetween(Verdict::Refused),
+        ),
+        (
+            "refused, and the server's side sees no answer to anyone",
+            both(soon(near().ended("refused")), late(far())),
+            Ended(Verdict::Refused),
+        ),
+        (
+            "reset between, to the client",
+            both(soon(answered_near().ended("responder_aborted")), late(answered_far())),
+            ResetBetween(Verdict::ResponderAborted),
+        ),
+        (
+            "reset between, to the server",
+            both(late(answered_near()), soon(answered_far().ended("initiator_aborted"))),
+            ResetBetween(Verdict::InitiatorAborted),
+        ),
+        (
+            "the server's RST is lost",
+            both(late(near()), soon(far().ended("refused"))),
+            Ended(Verdict::Refused),
+        ),
+        (
+            "the server's account ends before the RST",
+            both(late(near().ended("refused")), soon(far())),
+            Ended(Verdict::Refused),
+        ),
+        (
+            "the server's side sees one way, and no RST",
+            both(soon(near().ended("refused")), late(far().with("cause", "answer_unseen"))),
+            Ended(Verdict::Refused),
+        ),
         ("unreachable", (Some(near().ended("unreachable")), None), Ended(Verdict::Unreachable)),
         (
             "the server aborts",
@@ -107,12 +146,15 @@ fn the_sums_are_those_of_the_attempts() {
     let ended: u64 = totals.ended.values().sum();
     assert_eq!(joined.rows.len(), ways().len());
     assert_eq!((totals.completed, totals.lost_between, totals.lost_in), (2, [1, 3, 1], [1, 1]));
-    assert_eq!((totals.answered_between, ended, totals.undecided), (2, 5, [2, 1, 1, 1]));
+    assert_eq!((totals.answered_between, ended, totals.undecided), (2, 7, [2, 1, 1, 1]));
+    // Among them that of which the client's account alone has anything: the other knows the service. And that of
+    // which the other has no answer: it sees those to others.
+    assert_eq!(totals.reset_between, 5);
     assert_eq!((totals.only, totals.unclear), ([3, 0], 0));
     // Each attempt of both has one outcome.
     let of_both = totals.completed + totals.lost_between[1] + totals.lost_between[2];
     let undecided: u64 = totals.undecided.iter().sum();
-    let ended_in_both = ended - 2;
+    let ended_in_both = ended - 1 + totals.reset_between - 1;
     assert_eq!(totals.matched, of_both + totals.lost_in.iter().sum::<u64>() + ended_in_both + undecided);
     assert_eq!(totals.translated, totals.matched);
 }
@@ -135,6 +177,7 @@ fn the_order_of_the_accounts_is_found() {
         let expected = match wrong.rows[0].outcome {
             Outcome::LostIn(which) => Outcome::LostIn(which.other()),
             same @ (Outcome::LostBetween(_) | Outcome::Completed | Outcome::Ended(_)) => same,
+            same @ Outcome::ResetBetween(_) => same,
             other @ (Outcome::AnsweredBetween | Outcome::Undecided(_) | Outcome::Alone) => {
                 panic!("{other:?}")
             }

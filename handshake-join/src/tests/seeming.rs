@@ -30,7 +30,7 @@ fn one_account_named_twice_is_refused() {
 fn numbers_that_are_alike_by_chance_are_told_apart() {
     let other = "10.77.1.2:50000";
     let stuck = |ends, ns| Line::begun(ends, 5, ns);
-    let table: [(&str, Vec<Line>, Vec<Line>, u64); 5] = [
+    let table: [(&str, Vec<Line>, Vec<Line>, u64); 7] = [
         (
             "by K",
             vec![completed([CLIENT, SERVER], (5, 1), 0), completed([other, SERVER], (5, 2), 10)],
@@ -58,6 +58,30 @@ fn numbers_that_are_alike_by_chance_are_told_apart() {
             3,
         ),
         (
+            "by the responder, through a translation that others tell",
+            vec![
+                stuck([other, "203.0.113.1:442"], 0),
+                stuck([CLIENT, "203.0.113.1:443"], SECOND / 4),
+                Line::begun([CLIENT, "203.0.113.1:443"], 6, 0),
+                Line::begun([CLIENT, "203.0.113.1:443"], 7, 0),
+            ],
+            [5, 6, 7].map(|j| Line::begun([CLIENT, SERVER], j, 1).answered(9, 1)).to_vec(),
+            3,
+        ),
+        (
+            "by time, before one whose SYN was lost takes it",
+            vec![
+                completed([CLIENT, SERVER], (1, 1), 0),
+                stuck([CLIENT, SERVER], 0),
+                stuck([other, SERVER], 60 * SECOND),
+            ],
+            vec![
+                completed_far([MASQUERADED, SERVER], (1, 1), 0),
+                stuck(["10.77.2.1:50000", SERVER], 60 * SECOND + 1),
+            ],
+            2,
+        ),
+        (
             "by time alone: another attempt of the same number an hour later",
             vec![completed([CLIENT, SERVER], (1, 1), 0), stuck([CLIENT, SERVER], 0)],
             vec![completed_far([MASQUERADED, SERVER], (1, 1), 0), stuck([MASQUERADED, SERVER], 400 * SECOND)],
@@ -68,7 +92,7 @@ fn numbers_that_are_alike_by_chance_are_told_apart() {
             vec![completed([CLIENT, SERVER], (1, 1), 0), completed([CLIENT, SERVER], (5, 3), 0)],
             vec![
                 completed_far([MASQUERADED, SERVER], (1, 1), 0),
-                completed_far([other, SERVER], (5, 4), 400 * SECOND),
+                completed_far([other, SERVER], (5, 4), 20 * SECOND),
             ],
             1,
         ),
@@ -76,6 +100,7 @@ fn numbers_that_are_alike_by_chance_are_told_apart() {
     for (name, first, second, matched) in table {
         let joined = joined(&Told::of(first), &Told::of(second));
         assert_eq!(joined.totals.matched, matched, "{name}: {:#?}", joined.rows);
+        assert_eq!(joined.totals.answered_between, 0, "{name}: {:#?}", joined.rows);
         for row in &joined.rows {
             if let ([Some(near), Some(far)], true) = (joined.near_and_far(row), row.is_matched()) {
                 assert_eq!(near.initiator.port(), far.initiator.port(), "{name}");
@@ -133,6 +158,15 @@ fn what_an_account_lacks_is_not_taken_as_lost() {
     assert_eq!(is_lost(&lossy), (true, false));
     let lossy = joined(&near(), &lossy);
     assert_eq!(lossy.accounts[1].inexact[0].reason, "lost_before_hook");
+    // It sees answers alone, so it has no attempt.
+    let nothing = |orphans: u32| {
+        let mut nothing = Told::of([]);
+        nothing.report.as_mut().expect("a report")["tcp"]["entered"] = json!({"orphan_syn_ack": orphans});
+        nothing
+    };
+    let last = |far: &Told| joined(&near(), far).rows.last().map(|row| row.outcome);
+    let [all_lost, one_way] = [0, 7].map(|orphans| last(&nothing(orphans)));
+    assert_eq!((all_lost, one_way), (Some(Outcome::LostBetween(Segment::Syn)), Some(Outcome::Alone)));
     // Rows of a service have no report.
     let rows = Told { report: None, ..far() };
     let of_rows = joined(&near(), &rows);
@@ -293,6 +327,7 @@ proptest! {
             + totals.lost_between.iter().sum::<u64>()
             + totals.lost_in.iter().sum::<u64>()
             + totals.ended.values().sum::<u64>()
+            + totals.reset_between
             + totals.answered_between
             + totals.undecided.iter().sum::<u64>();
         let alone = joined.rows.iter().filter(|row| row.outcome == Outcome::Alone).count() as u64;

@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 
 use handshake_agent::free::free_up_to;
-use handshake_join::{AccountFiles, JoinError, Joined, Room, needed, read};
+use handshake_join::{AccountFiles, JoinError, Joined, Room, are_read_once, needed, read};
 
 use crate::cli::JoinArgs;
 use crate::command::{out, warn_of_variables, zone};
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &JoinArgs) -> Result<u8, CommandError> {
     warn_of_variables();
     let [first, second] = args.files();
     let (first, second) = (AccountFiles::at(&first)?, AccountFiles::at(&second)?);
+    are_read_once([&first, &second])?;
     let room = room(args, [&first, &second])?;
     // Most of the time is that of reading.
     let (first, second) = thread::scope(|scope| {

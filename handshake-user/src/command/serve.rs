@@ -78,7 +78,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<u8, CommandError> {
     let resolver = helper.as_ref().map(|helper| resolver(helper, hosts)).transpose().map_err(out)?;
     let errands = helper.as_ref().map(|helper| handed_over(helper, &args)).transpose()?;
     let recording = helper.as_ref().zip(args.record.as_deref());
-    let recording = recording.map(|(helper, path)| Recording::start(helper, path, false)).transpose()?;
+    let recording = recording.map(|(helper, path)| Recording::start(helper, path)).transpose()?;
     let collector = helper.as_ref().map(|helper| collector(helper, &args.evidence, Zone::Utc));
     let collector = collector.transpose()?.flatten();
     // After the helper has started: its copy would keep the socket open when this one is closed.

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &WatchArgs) -> Result<u8, CommandError> {
     let duties = is_wanted.then(|| Duties { files, recording, evidence, ..Duties::default() });
     let helper = prepare(&args.scope, duties)?;
     let recording = helper.as_ref().zip(args.record.as_deref());
-    let recording = recording.map(|(helper, path)| Recording::start(helper, path, screen)).transpose()?;
+    let recording = recording.map(|(helper, path)| Recording::start(helper, path)).transpose()?;
     let files = helper.as_ref().filter(|_| screen).map(Helper::files).transpose().map_err(out)?;
     let zone = zone(args.output.utc);
     let collector = helper.as_ref().map(|helper| collector(helper, &args.evidence, zone));

@@ -23,7 +23,7 @@ use super::scene::{Scene, SceneBuilder};
 use super::state::{Effect, Ui};
 use super::surroundings::Around;
 use super::terminal::Tty;
-use super::timeline::Timeline;
+use super::timeline::{Reached, Timeline};
 use super::{Canvas, ScreenOptions, choices, drawing, redraws};
 use crate::error::CommandError;
 use crate::helper::Files;
@@ -127,7 +127,11 @@ pub(crate) async fn explore_recording(
     let mut timeline = Timeline::at(number);
     let unreadable =
         || CommandError::output("read the recording")(io::Error::other("the moment makes no sense"));
-    let scene = timeline.scene(reel, &ui.filter, None, &options)?.ok_or_else(unreadable)?;
+    let reach = |number| {
+        let reached = Reached::at(number, reel, &options).map_err(CommandError::output("read the recording"));
+        reached.map(Option::into_iter)
+    };
+    let scene = reach(number)?.find_map(|reached| reached.scene(&ui.filter, None)).ok_or_else(unreadable)?;
     let mut canvas = Canvas::new(tty, files, ui, scene);
     let mut redraws = redraws();
     loop {
@@ -148,7 +152,8 @@ pub(crate) async fn explore_recording(
                     continue;
                 }
                 let wanted = canvas.ui.opened.map(|opened| opened.id());
-                match timeline.scene(reel, &canvas.ui.filter, wanted, &options)? {
+                let mut reached = reach(timeline.shown().unwrap_or(number))?;
+                match reached.find_map(|reached| reached.scene(&canvas.ui.filter, wanted)) {
                     Some(scene) => canvas.show(scene),
                     None => canvas.ui.message = Some(" this moment cannot be read".to_owned()),
                 }

@@ -112,6 +112,8 @@ pub(crate) struct Scene {
 pub(crate) struct PastMoment {
     /// How long before the recording's end, ns.
     pub(crate) ago_ns: u64,
+    /// How long nothing was recorded before it; 0 where the moment before is a second ago.
+    pub(crate) gap_ns: u64,
     /// What there was no room for.
     pub(crate) left_out: LeftOut,
 }

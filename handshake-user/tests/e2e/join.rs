@@ -59,7 +59,7 @@ fn what_a_proxy_answers_is_matched_with_nothing() -> Result<()> {
 
 #[test]
 fn many_attempts_are_joined() -> Result<()> {
-    both_ends::many(HANDSHAKE.as_ref(), 20_000).map(drop)
+    both_ends::many(HANDSHAKE.as_ref(), None, 20_000).map(drop)
 }
 
 /// Two connections are completed, and the client drops the SYN+ACK of a third.

@@ -11,11 +11,15 @@ use handshake_lab::agent::{AgentOutcome, run_to_end};
 use handshake_lab::tcp::{self, Attempts, Listener};
 use handshake_lab::topology::DEVICE;
 use handshake_lab::{Family, Namespace, skip_unless_privileged, skip_without_tool};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::HANDSHAKE;
+use crate::error::Scratch;
 use crate::network::{Network, TIMEOUT, segment};
 use crate::report_file::{CALLER, Folder, SUDO};
+use crate::rows::Small;
+use crate::serve::{Service, skips};
 use crate::terminal::{press, show};
 
 /// Limit for loading the programs.
@@ -116,6 +120,60 @@ fn without_ages(mut part: Value) -> Value {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
     part
+}
+
+/// A service records through a full disk, a disk that hangs and a configuration that is read again. Each is said
+/// once, the books go on, and what is missing is told when the recording is read.
+#[test]
+fn a_service_records_through_all_that_comes() -> Result<()> {
+    if skips() {
+        return Ok(());
+    }
+    let (network, disk) = (segment()?, Small::mount(4 << 10)?);
+    let (host, path) = (network.host(), disk.0.file("recording"));
+    let config = Scratch::new("record.toml", b"")?;
+    let settings = format!("metrics-listen = '127.0.0.1:0'\nrecord = '{}'\n", text(&path)?);
+    fs::write(config.path(), &settings)?;
+    let mut service = Service::start(host, &["--config", config.path()], 1)?;
+    let _open = traffic(&network)?;
+    let decided = |report: &Value| counts(report)[..2] == ALL[..2];
+    let recorded = await_recorded(host, &path, decided)?;
+    ensure!(decided(&recorded), "{recorded}");
+
+    let said = |what: &str| format!("handshake: --record {}{what}", path.display());
+    let (full, late) = (said(": No space left on device"), said(": it takes too long; moments are left out"));
+    let again = said(" is written again");
+    let filler = disk.0.file("filler");
+    ensure!(fs::write(&filler, vec![b'x'; 8 << 20]).is_err(), "there is room for more");
+    service.agent.await_lines(&full, 1)?;
+    thread::sleep(Duration::from_secs(4));
+    ensure!(service.get("/readyz")?.0 == 200);
+    fs::remove_file(&filler)?;
+    service.agent.await_lines(&again, 1)?;
+
+    kill_process(service.helper()?, Signal::STOP)?;
+    service.agent.await_lines(&late, 1)?;
+    thread::sleep(Duration::from_secs(4));
+    ensure!(service.get("/readyz")?.0 == 200);
+    kill_process(service.helper()?, Signal::CONT)?;
+    service.agent.await_lines(&again, 2)?;
+
+    fs::write(config.path(), settings.replace("recording", "another"))?;
+    service.agent.signal(libc::SIGHUP)?;
+    service.agent.await_lines("handshake: record: restart needed", 1)?;
+    tcp::refused(&network.path(Family::V4), 2)?;
+    let more = await_recorded(host, &path, |report| counts(report)[1] == Some(7))?;
+    ensure!(counts(&more)[..2] == [Some(12), Some(7)], "{more}");
+    let outcome = service.agent.end_by(libc::SIGTERM)?;
+    ensure!(outcome.status.success() && !fs::exists(disk.0.file("another"))?, "{outcome:?}");
+    ensure!([&full, &late].map(|once| outcome.stderr.matches(once).count()) == [1, 1], "{}", outcome.stderr);
+
+    let replayed = run(host, &["replay", text(&path)?, "--at", "2099-01-01 00:00:00", "-o", "json"])?;
+    ensure!(counts(&replayed.report()?)[..2] == [Some(12), Some(7)], "{}", replayed.stdout);
+    for told in ["; gaps: 2, the latest from ", "nothing was recorded at 2099-01-01 00:00:00"] {
+        ensure!(replayed.stderr.contains(told), "{}", replayed.stderr);
+    }
+    Ok(())
 }
 
 /// Under sudo the recording is the caller's, and no one else reads it.

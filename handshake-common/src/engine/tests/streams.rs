@@ -59,6 +59,36 @@ proptest! {
     }
 }
 
+/// The latest time of an attempt is beyond what a record counts, and then the clock runs back: the time to connect
+/// is known nowhere.
+#[test]
+fn a_time_out_of_reach_is_not_counted_when_the_clock_runs_back() {
+    let second = SECOND.cast_signed();
+    let one = |client, flags, pause| Move {
+        flow: 1,
+        client,
+        what: What::Tcp(flags),
+        isns: (0, 1),
+        off: (0, 0),
+        payload: 0,
+        point: 0,
+        pause,
+        gates: u8::MAX,
+    };
+    let moves = [
+        one(true, SYN, 0),
+        one(false, RST | ACK, 4_724),
+        one(false, SYN | ACK, 141 * second),
+        one(false, RST, 2_875_657),
+        Move { isns: (1, 1), point: 3, ..one(false, ACK, 137 * second) },
+        one(true, SYN, 3_962_131),
+        Move { payload: 10, ..one(true, ACK, -9 * second) },
+    ];
+    let world = world(256);
+    play(&world, &moves);
+    assert_eq!(world.counts(&[Counter::Completed, Counter::ExcludedConnect]), [1, 1]);
+}
+
 /// The streams above are worth something only if they come to every state and counter.
 #[test]
 fn streams_reach_every_gauge_and_sign() {

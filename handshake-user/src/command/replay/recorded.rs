@@ -23,9 +23,6 @@ use crate::time::{When, Zone};
 use crate::tui::{self, ScreenOptions};
 use handshake_record::Reel;
 
-/// Moments that are further apart than this have a gap between them.
-const GAP_NS: u64 = 2_500_000_000;
-
 /// A recording that has been opened.
 pub(crate) struct Opened {
     pub(crate) reel: Reel,
@@ -50,18 +47,31 @@ impl Opened {
         CommandError::Recording { path: self.path.clone(), source: io::Error::other(why) }
     }
 
-    /// The number of a moment: of the last without a time.
+    /// The number of a moment: of the last without a time. Says so where nothing was recorded then, and it is the
+    /// latest before.
     ///
     /// # Errors
     ///
-    /// It was not recorded.
+    /// It was before the recording.
     pub(crate) fn number(&self, when: Option<When>, zone: Zone) -> Result<usize, CommandError> {
         let numbers = self.reel.numbers();
         let time = |number: usize| self.reel.time(number).map_or(0, |time| time.wall_ns);
-        let (first, last) = (numbers.start, numbers.end.saturating_sub(1));
-        let Some(when) = when else { return Ok(last) };
-        let found = when.wall_ns(zone, time(last)).and_then(|wall_ns| self.reel.at(wall_ns));
-        found.ok_or_else(|| self.refused(format!("it begins later, at {}", zone.dated(time(first)))))
+        let Some(when) = when else { return Ok(numbers.end.saturating_sub(1)) };
+        // The first and the last by the wall clock, which may have been set back.
+        let walls = || numbers.clone().map(time);
+        let [first, last] = [walls().min(), walls().max()].map(Option::unwrap_or_default);
+        let wall_ns = when.wall_ns(zone, last);
+        let found = wall_ns.and_then(|wall_ns| Some((wall_ns, self.reel.at(wall_ns)?)));
+        let (wall_ns, number) =
+            found.ok_or_else(|| self.refused(format!("it begins later, at {}", zone.dated(first))))?;
+        if !self.reel.is_present(number, wall_ns) {
+            let [wanted, before] = [wall_ns, time(number)].map(|ns| zone.dated(ns));
+            say(&format!(
+                "{}: nothing was recorded at {wanted}; the latest moment before is {before}",
+                self.path
+            ));
+        }
+        Ok(number)
     }
 
     /// What was at a moment, and which attempts had ended in it.
@@ -84,20 +94,19 @@ impl Opened {
         let times: Vec<_> = numbers.clone().filter_map(|number| self.reel.time(number)).collect();
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Vec::new() };
         let ends = [first, last].map(|time| zone.dated(time.wall_ns));
-        let gaps = times.windows(2).filter(|pair| {
-            let [one, next] = [pair[0], pair[1]];
-            next.ns < one.ns || next.ns - one.ns > GAP_NS
-        });
-        let gaps: Vec<_> = gaps.collect();
+        let gaps: Vec<_> = times.windows(2).filter(|pair| pair[1].gap_ns(pair[0]).is_some()).collect();
         let mut all =
             format!("recorded from {} to {}: {} moments", ends[0], ends[1], group(numbers.len() as u64));
         if let Some([one, next]) = gaps.last() {
             let [from, to] = [one, next].map(|time| zone.clock(time.wall_ns));
             all.push_str(&format!("; gaps: {}, the latest from {from} to {to}", gaps.len()));
         }
-        let damaged = self.reel.damaged();
-        let left =
-            (damaged != 0).then(|| format!("bytes that make no sense, and are left out: {}", group(damaged)));
+        let left = match self.reel.damaged() {
+            Some(0) => None,
+            Some(bytes) => Some(group(bytes)),
+            None => Some("not known how many".to_owned()),
+        };
+        let left = left.map(|bytes| format!("bytes that make no sense, and are left out: {bytes}"));
         std::iter::once(all).chain(left).collect()
     }
 }
@@ -183,8 +192,7 @@ fn report(
         flow::sort(&mut flows);
         flows
     });
-    let end = opened.reel.numbers().end.checked_sub(1).and_then(|last| opened.reel.time(last));
-    let ago_ns = end.map_or(0, |end| end.wall_ns.saturating_sub(snapshot.taken_at_ns));
+    let ago_ns = opened.reel.ago_ns(number);
     if ago_ns != 0 {
         say(&format!("the moment {} before its end", span(ago_ns)));
     }

@@ -36,6 +36,7 @@ pub(crate) fn write_join(out: &mut dyn Write, joined: &Joined) -> io::Result<()>
     put("schema", json!(SCHEMA));
     put("answered_between", json!(totals.answered_between));
     put("ended", json!(totals.ended.values().sum::<u64>()));
+    put("reset_between", json!(totals.reset_between));
     put("undecided", json!(totals.undecided.iter().sum::<u64>()));
     put("rewritten", json!(totals.rewritten));
     put("unclear", json!(totals.unclear));
@@ -72,7 +73,9 @@ pub(crate) fn write_joined(out: &mut dyn Write, joined: &Joined, row: &Row) -> i
     object.insert("outcome".to_owned(), json!(row.outcome.name()));
     match row.outcome {
         Outcome::LostBetween(segment) => put_known(&mut object, "segment", Some(segment.name())),
-        Outcome::Ended(verdict) => put_known(&mut object, "ended_by", Some(verdict.name())),
+        Outcome::Ended(verdict) | Outcome::ResetBetween(verdict) => {
+            put_known(&mut object, "ended_by", Some(verdict.name()));
+        }
         Outcome::Undecided(doubt) => put_known(&mut object, "doubt", Some(doubt.name())),
         Outcome::Completed | Outcome::LostIn(_) | Outcome::AnsweredBetween | Outcome::Alone => {}
     }

@@ -107,6 +107,7 @@ fn outcome(row: &Row) -> String {
     match row.outcome {
         Outcome::LostBetween(segment) => format!("{} {}", row.outcome.name(), segment.name()),
         Outcome::Ended(verdict) => verdict.name().to_owned(),
+        Outcome::ResetBetween(verdict) => format!("{} {}", row.outcome.name(), verdict.name()),
         Outcome::Undecided(doubt) => format!("{} {}", row.outcome.name(), doubt.name()),
         Outcome::Completed | Outcome::LostIn(_) | Outcome::AnsweredBetween | Outcome::Alone => {
             row.outcome.name().to_owned()
@@ -117,7 +118,8 @@ fn outcome(row: &Row) -> String {
 const fn tone(outcome: Outcome) -> TextTone {
     match outcome {
         Outcome::Completed => TextTone::Good,
-        Outcome::LostBetween(_) | Outcome::LostIn(_) | Outcome::Ended(_) => TextTone::Bad,
+        Outcome::LostBetween(_) | Outcome::LostIn(_) => TextTone::Bad,
+        Outcome::Ended(_) | Outcome::ResetBetween(_) => TextTone::Bad,
         Outcome::AnsweredBetween | Outcome::Undecided(_) | Outcome::Alone => TextTone::Plain,
     }
 }
@@ -188,6 +190,7 @@ impl Kind {
             }
             Outcome::AnsweredBetween => 5,
             Outcome::Ended(verdict) => 10 + verdict as u8,
+            Outcome::ResetBetween(verdict) => 50 + verdict as u8,
             Outcome::Completed => 100,
             Outcome::Undecided(_) | Outcome::Alone => 101,
         };
@@ -223,6 +226,7 @@ fn lost(out: &mut String, joined: &Joined, Found { kind, count, row }: &Found<'_
                 .to_owned(),
         ),
         Outcome::Ended(verdict) => ("ended", verdict.name().to_owned()),
+        Outcome::ResetBetween(verdict) => ("reset", reset_between(verdict)),
         Outcome::Completed | Outcome::Undecided(_) | Outcome::Alone => return,
     };
     let count = Piece::new(group(*count), TextTone::Strong);
@@ -242,6 +246,15 @@ fn lost_between(joined: &Joined, row: &Row, segment: Segment) -> String {
     let left = if is_at_end(joined, row, by_near) { "left" } else { "passed" };
     let ([from, to], name) = ([by_near, !by_near].map(side), segment.title());
     format!("between: the {name} {left} the {from} side and never reached the {to}")
+}
+
+fn reset_between(verdict: Verdict) -> String {
+    let to_near = verdict != Verdict::InitiatorAborted;
+    format!(
+        "between: a RST came to the {} side and never passed the {}. Look at: a firewall between them",
+        side(to_near),
+        side(!to_near)
+    )
 }
 
 /// Where that account was taken at no end, the loss may be behind it.
@@ -509,7 +522,9 @@ impl<'a> Ladder<'a> {
             Outcome::LostIn(which) if which == self.row.near => {
                 rung([Some((OUT, Missing, "no ACK")), None], [None; 2], TextTone::Bad)
             }
-            Outcome::Ended(verdict) => rung(self.ended(verdict), [None; 2], TextTone::Bad),
+            Outcome::Ended(verdict) | Outcome::ResetBetween(verdict) => {
+                rung(self.ended(verdict), [None; 2], TextTone::Bad)
+            }
             Outcome::AnsweredBetween | Outcome::LostBetween(_) | Outcome::LostIn(_) => None,
             Outcome::Undecided(_) | Outcome::Alone => None,
         }
@@ -534,7 +549,8 @@ impl<'a> Ladder<'a> {
         };
         let [near, far] = [self.near, self.far].map(|of| of.is_some_and(|of| of.verdict == Some(verdict)));
         let [of_near, of_far] = match direction {
-            OUT => [label, ""],
+            OUT if near => [label, ""],
+            OUT => ["", label],
             BACK if far => ["", label],
             BACK => [label, ""],
         };

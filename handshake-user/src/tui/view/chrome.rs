@@ -119,10 +119,10 @@ fn ago(past: &PastMoment) -> String {
     let LeftOut { open, failed, ended } = past.left_out;
     let ago =
         if past.ago_ns == 0 { "RECORDED".to_owned() } else { format!("RECORDED -{}", span(past.ago_ns)) };
-    match open + failed + ended {
-        0 => ago,
-        missing => format!("{ago}, {} flows left out", group(missing)),
-    }
+    let gap = (past.gap_ns != 0).then(|| format!(", {} before it not recorded", span(past.gap_ns)));
+    let missing = open + failed + ended;
+    let missing = (missing != 0).then(|| format!(", {} flows left out", group(missing)));
+    [Some(ago), gap, missing].into_iter().flatten().collect()
 }
 
 /// The lines of the banner: the surge and its cause; empty without a surge.
