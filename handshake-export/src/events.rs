@@ -317,7 +317,7 @@ mod tests {
     use handshake_agent::fake::{Fake, SECOND, record, tcp};
     use handshake_agent::model::flow::Flow;
     use handshake_agent::source::{Moment, Source as _};
-    use handshake_common::abi::TcpRecord;
+    use handshake_common::abi::{TcpRecord, tag};
     use handshake_common::record::{Detail, Record, State};
     use handshake_common::verdict::Verdict;
 
