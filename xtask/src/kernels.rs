@@ -256,10 +256,10 @@ fn judge(console: &str) -> Result<()> {
         );
         println!("  instructions verified, of a million at most: {}", verified(said));
     }
-    let said = part(console, "76 MiB")?;
-    judge_squeezed(said).with_context(|| format!("in 76 MiB on Linux {kernel}:\n{said}"))?;
+    let said = part(console, "79 MiB")?;
+    judge_squeezed(said).with_context(|| format!("in 79 MiB on Linux {kernel}:\n{said}"))?;
     println!("Linux {kernel}: an interface that appeared was attached to without a privilege");
-    println!("Linux {kernel}: 76 MiB of a control group: {}", squeezed(said));
+    println!("Linux {kernel}: 79 MiB of a control group: {}", squeezed(said));
     let said = part(console, "--process")?;
     judge_processes(said).with_context(|| format!("--process on Linux {kernel}:\n{said}"))?;
     println!("Linux {kernel}: both ends of {CONNECTIONS} connections have their processes");
@@ -394,7 +394,7 @@ mod tests {
         let parts = [
             part("clsact", NET_ADMIN, report("clsact", hook, completed, 1)),
             part("xdp-generic", NET_ADMIN, report("xdp-generic", "xdp-generic", 10, 1)),
-            part("76 MiB", NOTHING, format!("{refused}{}", report("xdp-generic", "xdp-generic", 5, 0))),
+            part("79 MiB", NOTHING, format!("{refused}{}", report("xdp-generic", "xdp-generic", 5, 0))),
             part("--process", NET_ADMIN, named),
             explained("clsact"),
             explained("xdp-generic"),
@@ -412,10 +412,10 @@ mod tests {
         let good = console("clsact", 10);
         judge(&good).expect("all is well");
         let privileged = good.replace(NOTHING, NET_ADMIN);
-        assert!(judged(&privileged).contains("in 76 MiB on Linux 6.1.0"));
-        let killed = good.replace("oom_kill 0\n</76", "oom_kill 1\n</76");
-        assert!(judged(&killed).contains("in 76 MiB on Linux 6.1.0"));
-        assert!(judged(&good.replace("exit 4", "exit 0")).contains("in 76 MiB on Linux 6.1.0"));
+        assert!(judged(&privileged).contains("in 79 MiB on Linux 6.1.0"));
+        let killed = good.replace("oom_kill 0\n</79", "oom_kill 1\n</79");
+        assert!(judged(&killed).contains("in 79 MiB on Linux 6.1.0"));
+        assert!(judged(&good.replace("exit 4", "exit 0")).contains("in 79 MiB on Linux 6.1.0"));
         for (known, wrong) in [("\"pid\":83", "\"pid\":82"), ("\"pid\":83,", ""), ("httpd", "wget")] {
             let text = judged(&good.replacen(known, wrong, 1));
             assert!(text.contains("--process on Linux 6.1.0"), "{wrong}: {text}");

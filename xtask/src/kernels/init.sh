@@ -81,12 +81,12 @@ try() {
 # Runs in a control group of version 2 that the defaults do not fit, with what is said to fit. Without egress,
 # for which this kernel has clsact alone, no privilege is left: an interface appears then too.
 squeezed() {
-    echo "<76 MiB>"
+    echo "<79 MiB>"
     group=/sys/fs/cgroup/small
     mount -t cgroup2 cgroup /sys/fs/cgroup
     echo +memory > /sys/fs/cgroup/cgroup.subtree_control
     mkdir $group
-    echo 76M > $group/memory.max
+    echo 79M > $group/memory.max
     echo $$ > $group/cgroup.procs
     handshake watch -i lo > /report 2> /said
     echo "refused: exit $?: $(cat /said)"
@@ -98,7 +98,7 @@ squeezed() {
     echo "peak $(cat $group/memory.peak), $(grep '^oom_kill ' $group/memory.events)"
     echo $$ > /sys/fs/cgroup/cgroup.procs
     ip link del hs0
-    echo "</76 MiB>"
+    echo "</79 MiB>"
 }
 
 # Names the processes of both ends. The server is older than the agent, and the clients have ended.
