@@ -11,6 +11,7 @@
 mod folder;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 
 use handshake_agent::model::flow::{Flow, FlowId, Standing};
@@ -46,7 +47,9 @@ pub struct Evidence {
     /// How many there are of each kind.
     counts: HashMap<Kind, usize>,
     packets: usize,
+    /// Attempts that failed and have no place here: those that have ended, and those that the latest look met.
     left_out: u64,
+    left_open: u64,
     has_changed: bool,
     /// The names of interfaces, by their numbers: one may be gone when it is written.
     names: HashMap<u32, String>,
@@ -56,6 +59,17 @@ pub struct Evidence {
 type Ends = (u8, [u32; 4], [u32; 4], u32);
 /// A service, and a cause or a verdict without one.
 type Kind = (SocketAddr, &'static str);
+
+/// What becomes of an attempt that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is here.
+    Here,
+    /// It has completed, or is none.
+    NoEvidence,
+    /// There are as many as there can be.
+    NoRoom,
+}
 
 /// An attempt that failed.
 #[derive(Clone, Debug)]
@@ -160,17 +174,26 @@ impl Evidence {
         Self { payload, ..Self::default() }
     }
 
-    /// Notes the record of an open attempt that a look meets; `before` is the look before.
-    pub fn meet(&mut self, record: &Record, before: Option<Now>, moment: &Moment) {
+    /// Notes the record of an open attempt that a look meets; `before` is the look before. Says whether it has
+    /// failed, and has no place here.
+    pub fn meet(&mut self, record: &Record, before: Option<Now>, moment: &Moment) -> bool {
         let is_past = |at: Now| {
             let verdict = record.verdict(at, &moment.clocks);
             matches!(verdict, Some(Verdict::HalfOpen | Verdict::HalfOpenExpired))
         };
         let flow = Flow::of(*record);
-        let begins = is_past(moment.now) && !before.is_some_and(is_past);
+        let has_failed = is_past(moment.now);
+        let begins = has_failed && !before.is_some_and(is_past);
         if begins || self.attempts.contains_key(&flow.id()) {
             self.offer(&flow, moment);
         }
+        has_failed && !self.attempts.contains_key(&flow.id())
+    }
+
+    /// Notes how many attempts of a look have failed, and have no place here.
+    pub const fn leave_out(&mut self, open: u64) {
+        self.has_changed |= open != self.left_open;
+        self.left_open = open;
     }
 
     /// Notes how an attempt stands. One that has failed is wanted from now on; one that has completed is not.
@@ -186,14 +209,14 @@ impl Evidence {
         }
     }
 
-    /// Wants an attempt that was asked for, whatever there is of its kind. Says whether it can be: it has not
-    /// completed.
-    pub fn ask(&mut self, flow: &Flow, moment: &Moment) -> bool {
-        let Standing::Tcp(verdict) = flow.standing(moment) else { return false };
+    /// Wants an attempt that was asked for, whatever there is of its kind.
+    pub fn ask(&mut self, flow: &Flow, moment: &Moment) -> Asked {
+        let Standing::Tcp(verdict) = flow.standing(moment) else { return Asked::NoEvidence };
         if verdict == Verdict::Completed || !flow.record.state.is_attempt() {
-            return false;
+            return Asked::NoEvidence;
         }
-        self.attempts.contains_key(&flow.id()) || self.add(flow, verdict, true)
+        let is_here = self.attempts.contains_key(&flow.id()) || self.add(flow, verdict, true);
+        if is_here { Asked::Here } else { Asked::NoRoom }
     }
 
     fn add(&mut self, flow: &Flow, verdict: Verdict, asked: bool) -> bool {
@@ -201,7 +224,7 @@ impl Evidence {
         let kind = attempt.kind();
         self.has_changed = true;
         if self.attempts.len() >= ATTEMPTS || !asked && self.is_full(kind) {
-            self.left_out += 1;
+            self.count_left_out(flow);
             return false;
         }
         if !asked {
@@ -210,6 +233,11 @@ impl Evidence {
         self.by_ends.entry(ends(flow.record.family, flow.record.key)).or_default().push(flow.id());
         self.attempts.insert(flow.id(), attempt);
         true
+    }
+
+    /// An attempt that is open is counted by each look, as long as it is.
+    fn count_left_out(&mut self, flow: &Flow) {
+        self.left_out += u64::from(flow.ended.is_some());
     }
 
     fn is_full(&self, kind: Kind) -> bool {
@@ -234,7 +262,7 @@ impl Evidence {
         if !asked && was != is {
             if self.is_full(is) {
                 self.forget(flow);
-                self.left_out += 1;
+                self.count_left_out(flow);
                 return;
             }
             self.uncount(was);
@@ -254,8 +282,11 @@ impl Evidence {
     fn forget(&mut self, flow: &Flow) {
         let id = flow.id();
         let Some(gone) = self.attempts.remove(&id) else { return };
-        if let Some(ids) = self.by_ends.get_mut(&ends(flow.record.family, flow.record.key)) {
-            ids.retain(|known| *known != id);
+        if let Entry::Occupied(mut ids) = self.by_ends.entry(ends(flow.record.family, flow.record.key)) {
+            ids.get_mut().retain(|known| *known != id);
+            if ids.get().is_empty() {
+                ids.remove();
+            }
         }
         if !gone.asked {
             self.uncount(gone.kind());
@@ -316,12 +347,18 @@ impl Evidence {
     /// Attempts that failed and that there was no room for.
     #[must_use]
     pub const fn left_out(&self) -> u64 {
-        self.left_out
+        self.left_out + self.left_open
     }
 
-    /// Whether anything has changed since this was asked last.
-    pub const fn take_changed(&mut self) -> bool {
-        std::mem::replace(&mut self.has_changed, false)
+    /// Whether anything has changed since it was [handed over](Self::was_handed_over).
+    #[must_use]
+    pub const fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+
+    /// Notes that all of it is in the hands of another.
+    pub const fn was_handed_over(&mut self) {
+        self.has_changed = false;
     }
 
     /// The attempts, by service, by verdict, and in the order in which they began.

@@ -20,7 +20,7 @@ use handshake_agent::session::Session;
 use handshake_common::flow::{Family, Side};
 use handshake_common::record::Now;
 use handshake_common::wire::{Packet, quote};
-use handshake_record::evidence::{Attempt, CAPTURE, EACH, Evidence, KeptSegment};
+use handshake_record::evidence::{Asked, Attempt, CAPTURE, EACH, Evidence, KeptSegment};
 
 use crate::error::CommandError;
 use crate::helper::Helper;
@@ -112,7 +112,11 @@ impl Collector {
         };
         let (evidence, moment) = (&mut self.evidence, &view.moment);
         failed.iter().for_each(|flow| evidence.offer(flow, moment));
-        session.for_each_open(moment.now, &mut |record| evidence.meet(record, self.looked, moment));
+        let mut left_out = 0;
+        session.for_each_open(moment.now, &mut |record| {
+            left_out += u64::from(evidence.meet(record, self.looked, moment));
+        });
+        evidence.leave_out(left_out);
         self.looked = Some(moment.now);
         if !evidence.is_empty() {
             session.for_each_kept(&mut |packet| evidence.take(packet));
@@ -137,15 +141,18 @@ impl Collector {
     ///
     /// Those of [`collect`](Self::collect).
     pub(crate) fn save(&mut self, session: &mut Session, flow: &Flow) -> Result<String, AgentError> {
-        if !self.evidence.ask(flow, &session.last().moment()) {
-            return Ok("a handshake that has completed is no evidence".to_owned());
+        match self.evidence.ask(flow, &session.last().moment()) {
+            Asked::Here => {}
+            Asked::NoEvidence => return Ok("a handshake that has completed is no evidence".to_owned()),
+            Asked::NoRoom => return Ok("there is no room for more evidence".to_owned()),
         }
         self.collect(session)?;
         self.hand_over(session);
         let packets = self.evidence.packets_of(flow);
         Ok(match packets {
             0 => "none of its packets is kept any more".to_owned(),
-            _ => format!("its packets are saved to {}: {packets}", self.path),
+            _ if self.evidence.has_changed() => format!("{packets} packets wait for the disk"),
+            _ => format!("{packets} packets go to {}", self.path),
         })
     }
 
@@ -168,7 +175,7 @@ impl Collector {
     fn hand_over(&mut self, session: &Session) {
         self.written = Instant::now();
         let is_nothing = self.evidence.is_empty() && !self.is_written;
-        if is_nothing || !self.evidence.take_changed() && !self.is_ill {
+        if is_nothing || !self.evidence.has_changed() && !self.is_ill {
             return;
         }
         self.is_written = true;
@@ -179,6 +186,7 @@ impl Collector {
         // One that waits has nothing before it but what is being written.
         if self.contents.try_send((capture, summary.into_bytes())).is_ok() {
             self.waiting += 1;
+            self.evidence.was_handed_over();
         }
     }
 
@@ -196,15 +204,18 @@ impl Collector {
 
     /// Waits so long at most until all is written. Returns what is to be said.
     pub(crate) fn finish(self, patience: Duration) -> Option<String> {
-        let Self { path, contents, told, waiting, .. } = self;
+        let Self { path, contents, told, waiting, evidence, .. } = self;
         drop(contents);
         let until = Instant::now() + patience;
         let late = || io::Error::new(io::ErrorKind::TimedOut, "it takes too long");
+        // What found no place beside what waits is not written.
+        let is_left = evidence.has_changed() && waiting > 0;
         let mut last = Ok(());
         for _ in 0..waiting {
             let left = until.saturating_duration_since(Instant::now());
             last = told.recv_timeout(left).unwrap_or_else(|_| Err(late()));
         }
+        let last = if is_left { last.and(Err(late())) } else { last };
         last.err().map(|error| format!("{OPTION} {path}: {error}"))
     }
 

@@ -1,5 +1,7 @@
 //! Which packets are an attempt's, what is kept of them, and of how many attempts.
 
+use std::ops::Range;
+
 use handshake_agent::fake::{Fake, SECOND, record, tcp};
 use handshake_agent::model::flow::Flow;
 use handshake_agent::source::{Moment, Source as _};
@@ -10,7 +12,7 @@ use handshake_common::verdict::Verdict;
 use handshake_common::wire::build::FrameBuilder;
 use handshake_common::wire::{Link, flag};
 
-use super::{EACH, Evidence, comment};
+use super::{Asked, EACH, Evidence, comment};
 
 const CLIENT: u32 = 0x0a00_0001;
 const SERVER: u32 = 0x0a00_0002;
@@ -126,35 +128,45 @@ fn from(port: u16, state: State) -> Record {
 #[test]
 fn there_are_twenty_of_a_service_and_a_verdict() {
     let mut evidence = Evidence::default();
-    for port in 40_000..40_025 {
-        evidence.meet(&from(port, State::SynSent), None, &at(10));
-    }
+    let look = |evidence: &mut Evidence, ports: Range<u16>, before, seconds| {
+        let records = ports.map(|port| from(port, State::SynSent));
+        let left = records.filter(|record| evidence.meet(record, before, &at(seconds))).count();
+        evidence.leave_out(left as u64);
+    };
+    look(&mut evidence, 40_000..40_025, None, 10);
     assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH, 5));
     // Those that are known, or were left out, are not counted again; expired is no other kind.
-    for port in 40_000..40_025 {
-        evidence.meet(&from(port, State::SynSent), Some(at(10).now), &at(100));
-    }
+    look(&mut evidence, 40_000..40_025, Some(at(10).now), 100);
     let verdicts = |evidence: &Evidence, verdict| {
         evidence.attempts().iter().filter(|attempt| attempt.verdict == verdict).count()
     };
     assert_eq!(verdicts(&evidence, Verdict::HalfOpenExpired), EACH);
     assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH, 5));
+    // One of those that were left out completes, and another is pushed out: the first has not failed, and the
+    // second is counted once.
+    let pushed_out =
+        Flow::ended(from(40_023, State::SynSent), Verdict::HalfOpenExpired, OPENED + 101 * SECOND);
+    evidence.offer(&pushed_out, &at(101));
+    look(&mut evidence, 40_000..40_023, Some(at(100).now), 101);
+    assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH, 4));
     // One that becomes another kind makes room, and takes some there.
     let answered = from(40_000, State::SynReceived);
     evidence.meet(&answered, Some(at(10).now), &at(11));
     evidence.meet(&from(41_000, State::SynSent), None, &at(10));
-    assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH + 1, 5));
+    assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH + 1, 4));
     // One that completes is evidence of nothing.
     evidence.take(&kept(&frame(CLIENT, flag::SYN, J, 0), OPENED, false));
     assert_eq!(evidence.packets_of(&Flow::of(answered)), 1);
     let completed = Record { flags: answered.flags | tag::LATE, state: State::Established, ..answered };
     evidence.offer(&Flow::ended(completed, Verdict::Completed, OPENED + 11 * SECOND), &at(12));
     assert_eq!((evidence.attempts().len(), evidence.packets), (EACH, 0));
+    let ends = evidence.by_ends.values().map(Vec::len);
+    assert!(ends.clone().all(|attempts| attempts > 0) && ends.sum::<usize>() == EACH);
     // What is asked for is beside them.
     let asked = Flow::of(from(42_000, State::SynSent));
-    assert!(evidence.ask(&asked, &at(1)) && evidence.ask(&asked, &at(1)));
-    assert!(!evidence.ask(&Flow::of(completed), &at(12)));
-    assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH + 1, 5));
+    assert_eq!([evidence.ask(&asked, &at(1)), evidence.ask(&asked, &at(1))], [Asked::Here; 2]);
+    assert_eq!(evidence.ask(&Flow::of(completed), &at(12)), Asked::NoEvidence);
+    assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH + 1, 4));
 }
 
 /// Of five SYNs the first three were overwritten; the last is seen at two hook points.

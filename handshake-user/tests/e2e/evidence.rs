@@ -383,7 +383,7 @@ fn a_key_saves_one_attempt() -> Result<()> {
     let deaf = Listener::deaf(&path, 0)?;
     let open = Attempts::start(&path, deaf.address(), 1)?;
     press(&terminal, "2", "192.0.2.1:")?;
-    press(&terminal, "e", "its packets are saved to ")?;
+    press(&terminal, "e", "packets go to ")?;
     terminal.key("q")?;
     terminal.await_screen(TIMEOUT, |screen| screen.trim_end().ends_with('$'))?;
     let flows = replay(&kept.join("evidence.pcapng"))?.flows()?;
