@@ -162,7 +162,7 @@ pub struct Session {
     /// What it takes to record the session, and the attempts that ended since the latest block.
     recording: Option<(Recorder, Ends)>,
     /// The attempts that failed since they were taken, where their packets are kept.
-    failed: Option<Vec<Flow>>,
+    failed: Option<(Vec<Flow>, u64)>,
 }
 
 impl Session {
@@ -219,7 +219,7 @@ impl Session {
         let last = Snapshot::take(&mut live, &context, None)?;
         let answered = Instant::now();
         let (notices, looked, recording) = (Vec::new(), answered, None);
-        let failed = options.evidence.then(Vec::new);
+        let failed = options.evidence.then(Default::default);
         Ok(Self { live, attached, news, notices, context, last, looked, answered, recording, failed })
     }
 
@@ -407,9 +407,12 @@ impl Session {
             if let Some((_, ends)) = recording {
                 ends.push(flow);
             }
-            if let Some(failed) = failed.as_mut().filter(|failed| failed.len() < FAILED && flow.has_failed())
-            {
-                failed.push(flow);
+            if let Some((failed, unlisted)) = failed.as_mut().filter(|_| flow.has_failed()) {
+                if failed.len() < FAILED {
+                    failed.push(flow);
+                } else {
+                    *unlisted += 1;
+                }
             }
             visit(&flow, &view)
         });
@@ -422,8 +425,9 @@ impl Session {
     }
 
     /// The attempts that have failed since the last call, or had failed and completed after all, as their events
-    /// told. There are none unless events are on and [`Options::evidence`] is set; of very many the first.
-    pub fn take_failed(&mut self) -> Vec<Flow> {
+    /// told; of very many the first, and how many more. There are none unless events are on and
+    /// [`Options::evidence`] is set.
+    pub fn take_failed(&mut self) -> (Vec<Flow>, u64) {
         self.failed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 

@@ -33,6 +33,8 @@ const ATTEMPTS: usize = 2_000;
 /// Packets of an attempt, and of all of them.
 const PACKETS_OF_EACH: usize = 100;
 const PACKETS: usize = 16_384;
+/// The look that met an attempt, and one that did not: its event, if there is one, comes before the next.
+const UNMET: u8 = 2;
 /// A packet that ends an attempt is seen a little later at another hook point, and is kept after it was judged.
 const AFTER_END_NS: u64 = 100_000_000;
 
@@ -82,6 +84,8 @@ pub struct Attempt {
     pub packets: Vec<KeptSegment>,
     /// Whether it was asked for, and counts as none of its kind.
     asked: bool,
+    /// Looks since one before has met it as open, that one included.
+    unmet: u8,
 }
 
 /// A packet of an attempt.
@@ -187,13 +191,33 @@ impl Evidence {
         if begins || self.attempts.contains_key(&flow.id()) {
             self.offer(&flow, moment);
         }
-        has_failed && !self.attempts.contains_key(&flow.id())
+        match self.attempts.get_mut(&flow.id()) {
+            Some(attempt) => attempt.unmet = 0,
+            None => return has_failed,
+        }
+        false
     }
 
-    /// Notes how many attempts of a look have failed, and have no place here.
-    pub const fn leave_out(&mut self, open: u64) {
-        self.has_changed |= open != self.left_open;
-        self.left_open = open;
+    /// Ends a look, of which so many open attempts have failed and have no place here. One that is not open any more,
+    /// and of whose end nothing was told, may have completed: it is no evidence.
+    pub fn end_look(&mut self, left_out: u64) {
+        self.has_changed |= left_out != self.left_open;
+        self.left_open = left_out;
+        let mut unknown = Vec::new();
+        for attempt in self.attempts.values_mut().filter(|attempt| attempt.flow.ended.is_none()) {
+            attempt.unmet += 1;
+            if attempt.unmet > UNMET {
+                unknown.push(attempt.flow);
+            }
+        }
+        unknown.iter().for_each(|flow| self.forget(flow));
+        self.left_out += unknown.len() as u64;
+    }
+
+    /// Notes failures of which nothing else is known.
+    pub const fn leave_out_unlisted(&mut self, count: u64) {
+        self.has_changed |= count != 0;
+        self.left_out += count;
     }
 
     /// Notes how an attempt stands. One that has failed is wanted from now on; one that has completed is not.
@@ -220,7 +244,7 @@ impl Evidence {
     }
 
     fn add(&mut self, flow: &Flow, verdict: Verdict, asked: bool) -> bool {
-        let attempt = Attempt { flow: *flow, verdict, packets: Vec::new(), asked };
+        let attempt = Attempt { flow: *flow, verdict, packets: Vec::new(), asked, unmet: 0 };
         let kind = attempt.kind();
         self.has_changed = true;
         if self.attempts.len() >= ATTEMPTS || !asked && self.is_full(kind) {

@@ -103,7 +103,7 @@ impl Collector {
     ///
     /// Those of reading the clocks and the counters, but for those that pass.
     pub(crate) fn collect(&mut self, session: &mut Session) -> Result<(), AgentError> {
-        let failed = session.take_failed();
+        let (failed, unlisted) = session.take_failed();
         let view = match session.present() {
             Ok((view, _)) => view,
             // What has failed is collected all the same.
@@ -112,11 +112,12 @@ impl Collector {
         };
         let (evidence, moment) = (&mut self.evidence, &view.moment);
         failed.iter().for_each(|flow| evidence.offer(flow, moment));
+        evidence.leave_out_unlisted(unlisted);
         let mut left_out = 0;
         session.for_each_open(moment.now, &mut |record| {
             left_out += u64::from(evidence.meet(record, self.looked, moment));
         });
-        evidence.leave_out(left_out);
+        evidence.end_look(left_out);
         self.looked = Some(moment.now);
         if !evidence.is_empty() {
             session.for_each_kept(&mut |packet| evidence.take(packet));

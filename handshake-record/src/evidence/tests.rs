@@ -131,7 +131,7 @@ fn there_are_twenty_of_a_service_and_a_verdict() {
     let look = |evidence: &mut Evidence, ports: Range<u16>, before, seconds| {
         let records = ports.map(|port| from(port, State::SynSent));
         let left = records.filter(|record| evidence.meet(record, before, &at(seconds))).count();
-        evidence.leave_out(left as u64);
+        evidence.end_look(left as u64);
     };
     look(&mut evidence, 40_000..40_025, None, 10);
     assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH, 5));
@@ -167,6 +167,23 @@ fn there_are_twenty_of_a_service_and_a_verdict() {
     assert_eq!([evidence.ask(&asked, &at(1)), evidence.ask(&asked, &at(1))], [Asked::Here; 2]);
     assert_eq!(evidence.ask(&Flow::of(completed), &at(12)), Asked::NoEvidence);
     assert_eq!((evidence.attempts().len(), evidence.left_out()), (EACH + 1, 4));
+}
+
+/// An attempt whose end no event has told may have completed.
+#[test]
+fn what_is_open_no_more_and_has_no_end_is_no_evidence() {
+    let mut evidence = Evidence::default();
+    let open = from(40_000, State::SynSent);
+    evidence.meet(&open, None, &at(10));
+    evidence.offer(&Flow::ended(from(40_001, State::Refused), Verdict::Refused, OPENED), &at(10));
+    for (is_met, left) in [(true, 2), (false, 2), (true, 2), (false, 2), (false, 1), (false, 1)] {
+        if is_met {
+            evidence.meet(&open, Some(at(10).now), &at(11));
+        }
+        evidence.end_look(0);
+        assert_eq!(evidence.attempts().len(), left);
+    }
+    assert_eq!(evidence.left_out(), 1);
 }
 
 /// Of five SYNs the first three were overwritten; the last is seen at two hook points.
