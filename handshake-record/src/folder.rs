@@ -26,7 +26,7 @@ const LOCK: &str = "handshake.lock";
 const MOMENTS: usize = 3_600;
 /// Room for all segments, bytes.
 const ROOM: u64 = 256 << 20;
-/// Most segments: who reads them opens all, and may open 1,024 files by default. More than one a minute are begun
+/// Most segments: a reader opens all of them, and may open 1,024 files by default. More than one a minute are begun
 /// where runs are short, or blocks cannot be written.
 const SEGMENTS: usize = 500;
 /// Only the user reads it: it holds addresses.

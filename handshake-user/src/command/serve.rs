@@ -413,8 +413,10 @@ impl Service {
     fn hand_over(&mut self, session: &mut Session) {
         self.outlets.recording.iter_mut().for_each(|recording| recording.close(session));
         self.outlets.rows.iter_mut().for_each(|rows| rows.close(session));
+        if let Some(Err(error)) = self.outlets.collector.as_mut().map(|collector| collector.close(session)) {
+            say(&format!("--evidence: the last of it is missing: {error}"));
+        }
         // What cannot be read now is never read.
-        let _ = self.outlets.collector.as_mut().map(|collector| collector.close(session));
         self.page = None;
         let _ = self.export(session);
         self.outlets.exporter.iter().for_each(Exporter::close);
