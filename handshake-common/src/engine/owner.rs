@@ -118,11 +118,13 @@ impl<P: Platform> Lookup<'_, P> {
         }
         let (group, side) = (self.platform.control_group(), side as usize);
         let Some(owners) = self.platform.owners(S::FAMILY, number) else { return false };
+        // The first owner of an end stays.
+        if !is_first && owners[side].load() != 0 {
+            return true;
+        }
         let Some(row) = first_row_of_workload(self, &workload(group, side)) else { return false };
         if is_first {
             owners[1 - side].store(0);
-        } else if owners[side].load() != 0 {
-            return true;
         }
         owners[side].store(group);
         row.bump(Counter::Attempts as usize, 1);
