@@ -23,6 +23,7 @@ use flate2::bufread::ZlibDecoder;
 use handshake_common::abi::{CounterBlock, KeptPacket};
 use handshake_common::record::{Now, Record, State};
 use handshake_common::table::record_of;
+use handshake_common::verdict::Verdict;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -408,10 +409,12 @@ impl Session {
                 ends.push(flow);
             }
             if let Some((failed, unlisted)) = failed.as_mut().filter(|_| flow.has_failed()) {
-                if failed.len() < FAILED {
+                // One that has completed after all must not stay among the failures: there is room for it longer.
+                let is_completed = verdict == Verdict::Completed;
+                if failed.len() < if is_completed { 2 * FAILED } else { FAILED } {
                     failed.push(flow);
                 } else {
-                    *unlisted += 1;
+                    *unlisted += u64::from(!is_completed);
                 }
             }
             visit(&flow, &view)

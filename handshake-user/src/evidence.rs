@@ -241,7 +241,8 @@ fn summary(evidence: &Evidence, view: &View<'_>, zone: Zone) -> String {
         count(attempts.len()),
     );
     if evidence.left_out() > 0 {
-        out += &format!("{} more attempts failed and are not here.\n", group(evidence.left_out()));
+        out +=
+            &format!("{} more attempts failed, or may have, and are not here.\n", group(evidence.left_out()));
     }
     let missing: usize = attempts.iter().map(|attempt| attempt.missing()).sum();
     if missing > 0 {

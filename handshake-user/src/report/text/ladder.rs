@@ -183,7 +183,7 @@ pub(crate) struct LadderSteps<'a> {
 /// Draws the ladder of a flow, which ends with a newline.
 pub(crate) fn draw_ladder(view: &View<'_>, flow: &Flow, steps: &LadderSteps<'_>, style: Style) -> String {
     let mut out = String::new();
-    let rails = Rails::of(flow, steps, style);
+    let rails = Rails::of(view, flow, steps, style);
     let [initiator, responder] = ends(flow, style);
     let found = view.frames(flow);
     let file = found.and_then(|found| view.file(&found)).filter(|_| rails.is_one_file);
@@ -234,9 +234,13 @@ struct Rails {
 }
 
 impl Rails {
-    fn of(flow: &Flow, steps: &LadderSteps<'_>, style: Style) -> Self {
+    fn of(view: &View<'_>, flow: &Flow, steps: &LadderSteps<'_>, style: Style) -> Self {
         let all = || steps.first.iter().chain(steps.last);
-        let (began_ns, file) = all().next().map_or((0, 0), |first| (first.time_ns, first.file));
+        let first = all().next();
+        // Its first packets may not be here.
+        let opened_ns = view.wall(flow.opened_ns());
+        let began_ns = first.map_or(opened_ns, |first| first.time_ns.min(opened_ns));
+        let file = first.map_or(0, |first| first.file);
         let is_one_file = all().all(|step| step.file == file);
         let rails = Self { style, frame: 0, length: 0, began_ns, is_one_file };
         let frame = all().map(|step| rails.number(step).len()).max().unwrap_or(0).max(FRAME);

@@ -820,10 +820,11 @@ fn a_ladder_fits_80_columns() {
     let snapshot = context.take(&mut fake, None);
     let flow = Flow::of(record("192.168.100.101:40000", "192.168.100.102:8443", State::SynReceived));
     let (j, k) = (flow.isn_initiator().expect("J"), flow.isn_responder().unwrap_or_default());
+    let began_ns = View::of(&snapshot).wall(flow.opened_ns());
     let step = |number, source: Side, flags, mark| Step {
         file: 0,
         number,
-        time_ns: BEGINNING.wall_ns + number * 41_000,
+        time_ns: began_ns + (number - 1) * 41_000,
         source: flow.end(source),
         flags,
         seq: if source == Side::Initiator { j.wrapping_add(1) } else { k.wrapping_sub(2_000_000_000) },
@@ -842,6 +843,35 @@ fn a_ladder_fits_80_columns() {
     let drawn = draw_ladder(&View::of(&snapshot), &flow, &steps, Style::plain(80));
     assert!(drawn.lines().all(|line| line.width() <= 80), "{drawn}");
     insta::assert_snapshot!(drawn);
+}
+
+/// An attempt began at its SYN, also where that packet is not here, or none is.
+#[test]
+fn a_ladder_that_lacks_packets_begins_with_its_attempt() {
+    let mut fake = Fake::new();
+    fake.open(ROW, State::SynReceived, 4 * SECOND);
+    let snapshot = TestContext::live("").take(&mut fake, None);
+    let view = View::of(&snapshot);
+    let flow = Flow::of(fake.records[0]);
+    let began_ns = view.wall(flow.opened_ns());
+    let late = Step {
+        file: 0,
+        number: 7,
+        time_ns: began_ns + 3 * SECOND,
+        source: flow.end(Side::Responder),
+        flags: flag::SYN | flag::ACK,
+        seq: 1,
+        ack: 1,
+        payload: 0,
+        reporter: None,
+        mark: StepMark::Plain,
+    };
+    for first in [&[][..], &[late]] {
+        let steps = LadderSteps { first, left_out: 0, last: &[] };
+        let drawn = draw_ladder(&view, &flow, &steps, Style::plain(100));
+        assert!(drawn.contains(&format!("began {}", Style::plain(100).zone().dated(began_ns))), "{drawn}");
+        assert_eq!(first.is_empty(), !drawn.contains("3.000000"), "{drawn}");
+    }
 }
 
 /// The times of those that connected say nothing of those that did not.
