@@ -140,7 +140,6 @@ impl Loaded {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, Error> {
         let mut live = Live::load(&object()?, &settings(options, plan))?;
-        memory::give_back();
         attach::load(live.programs(), plan, &mut progress)?;
         Ok(Self { live })
     }

@@ -192,27 +192,21 @@ impl<'a> Memory<'a> {
         self.sender.set(Sender::default());
     }
 
-    /// The same as a program at a hook does it, which leads handshakes over IPv4 straight where they may go so; says
-    /// whether this packet needed no more.
+    /// The same as a program at a hook does it, which leads handshakes straight where they may go so; says whether
+    /// this packet needed no more.
     #[cfg(test)]
     pub fn observe_at_hook(&self, sender: Sender, now: Now, packet: &Packet) -> bool {
         use crate::engine::FastPath;
-        use crate::wire::{Class, PacketSink, TCP, mark, quote};
-        if packet.family == Family::V4 as u8 && packet.protocol == TCP && packet.quote == quote::NONE {
+        use crate::wire::{TCP, quote};
+        if packet.protocol == TCP && packet.quote == quote::NONE {
             self.clock.set(now);
             self.sender.set(sender);
-            let (mut copy, hook) = (*packet, FastPath::<_, Slot4>::new(self));
-            if packet.class != Class::Syn as u8 {
-                // Only what may begin an attempt asks whether its gate is open.
-                copy.marks &= !mark::GATED;
-            }
-            let done = if packet.class == Class::Ack as u8 {
-                hook.ack(&mut copy)
+            let is_done = if packet.family == Family::V4 as u8 {
+                at_hook(FastPath::<_, Slot4>::new(self), *packet)
             } else {
-                let class = Class::ALL.into_iter().find(|class| *class as u8 == packet.class);
-                hook.other(&mut copy, class.expect("it has a class"))
+                at_hook(FastPath::<_, Slot6>::new(self), *packet)
             };
-            if done {
+            if is_done {
                 return true;
             }
         }
@@ -256,6 +250,21 @@ impl<'a> Memory<'a> {
     pub const fn now(&self) -> Now {
         self.clock.get()
     }
+}
+
+/// Hands a segment to the program at a hook.
+#[cfg(test)]
+fn at_hook(hook: impl crate::wire::PacketSink, mut packet: Packet) -> bool {
+    use crate::wire::{Class, mark};
+    if packet.class != Class::Syn as u8 {
+        // Only what may begin an attempt asks whether its gate is open.
+        packet.marks &= !mark::GATED;
+    }
+    if packet.class == Class::Ack as u8 {
+        return hook.ack(&mut packet);
+    }
+    let class = Class::ALL.into_iter().find(|class| *class as u8 == packet.class);
+    hook.other(&mut packet, class.expect("it has a class"))
 }
 
 fn mask_of(slots: usize) -> u32 {

@@ -23,7 +23,7 @@ pub use checksum::{Sealed, has_wrong_checksum, sealed, sum_by, sum_of_part};
 #[cfg(not(target_arch = "bpf"))]
 pub use l4::headers_end;
 pub use link::ethertype_of;
-pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6, read_bare4};
+pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6, read_bare4, read_bare6};
 use zerocopy::FromBytes;
 
 /// The bytes asked for are declared by the headers before them, but are not in the frame.

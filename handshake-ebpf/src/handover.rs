@@ -35,6 +35,22 @@ pub(crate) struct Current {
     pub(crate) now_ns: u64,
     /// The slot of this CPU that the latest kept packet is in.
     pub(crate) kept: u64,
+    /// The tag of the attempt that a third segment over IPv6 completes, and the number of its slot.
+    pub(crate) found: (u64, u32),
+}
+
+/// What the fast path of IPv6 leaves of a packet, as a number: it is a function of its own.
+pub(crate) mod left {
+    /// All of it, for the general path.
+    pub(crate) const ALL: u32 = 0;
+    /// Nothing.
+    pub(crate) const NOTHING: u32 = 1;
+    /// A SYN for the straight way, which the program at the hook has the stack for.
+    pub(crate) const SYN: u32 = 2;
+    /// A SYN+ACK for it.
+    pub(crate) const SYN_ACK: u32 = 3;
+    /// A third segment for it: [`Current::found`](super::Current::found) says of what.
+    pub(crate) const ACK: u32 = 4;
 }
 
 impl Current {

@@ -3,7 +3,7 @@
 //! `FLOWS4`, `FLOWS6`, `SERVICES` and `CONNECTS` are mapped by the agent, which reads them without system
 //! calls; after loading all but the per-CPU ones are frozen, so that the programs are their only writers.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::hint::cold_path;
 use core::mem::MaybeUninit;
 
@@ -26,13 +26,13 @@ use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, r
 use handshake_common::masked;
 use handshake_common::record::{Clocks, Now};
 use handshake_common::shared::Shared64;
-use handshake_common::table::{MakerWords, Set, Slot4, Slot6, Tag};
+use handshake_common::table::{MakerWords, Set, Slot as _, Slot4, Slot6, Tag};
 use handshake_common::verdict::Leg;
-use handshake_common::wire::{Class, Packet, mark, read_bare4};
+use handshake_common::wire::{Class, Packet, mark, read_bare4, read_bare6};
 use zerocopy::FromBytes;
 
 use crate::frame::Linear;
-use crate::handover::Current;
+use crate::handover::{Current, left};
 use crate::{evidence, log};
 
 /// Sets when the agent does not say otherwise: 32 MiB and 8 MiB.
@@ -145,6 +145,8 @@ pub(crate) struct Kernel {
     hook: Hook,
     /// The control group of the socket that sent it, where it is not the packet's of the general path.
     group: Option<u64>,
+    /// One of [`left`]: what the fast path of IPv6 leaves of the packet unless it is done with it.
+    left: Cell<u32>,
 }
 
 /// The bytes of a [`CpuCounts`]: all that a CPU has for itself. Each step takes a pointer to it, and looks
@@ -178,7 +180,8 @@ impl Kernel {
     /// For a packet of this interface.
     #[inline(always)]
     pub(crate) fn at(cpu: *mut Cpu, interface: Interface) -> Option<Self> {
-        if cpu.is_null() { None } else { Some(Self { cpu, interface, hook: Hook::Elsewhere, group: None }) }
+        let (hook, group, left) = (Hook::Elsewhere, None, Cell::new(left::ALL));
+        if cpu.is_null() { None } else { Some(Self { cpu, interface, hook, group, left }) }
     }
 
     /// The same in a program at a hook.
@@ -200,6 +203,12 @@ impl Kernel {
         let kernel = Self::of(cpu)?;
         let interface = kernel.current().interface;
         Some(Self { interface, ..kernel })
+    }
+
+    /// What the fast path of IPv6 has left.
+    #[inline(always)]
+    pub(crate) const fn left(&self, is_done: bool) -> u32 {
+        if is_done { left::NOTHING } else { self.left.get() }
     }
 
     #[inline(always)]
@@ -428,6 +437,10 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn open_straight<S: Table>(&self, _: &Packet) -> bool {
+        if matches!(S::FAMILY, Family::V6) {
+            self.left.set(left::SYN);
+            return false;
+        }
         let (cpu, interface) = (self.cpu, self.interface.0);
         0 != match self.hook {
             Hook::Xdp(ctx) if evidence::is_kept() => keep_open_xdp(ctx, cpu, interface),
@@ -440,6 +453,10 @@ impl Platform for Kernel {
 
     #[inline(always)]
     fn answer_straight<S: Table>(&self, _: &Packet) -> bool {
+        if matches!(S::FAMILY, Family::V6) {
+            self.left.set(left::SYN_ACK);
+            return false;
+        }
         let (cpu, interface) = (self.cpu, self.interface.0);
         0 != match self.hook {
             Hook::Xdp(ctx) if evidence::is_kept() => keep_answer_xdp(ctx, cpu, interface),
@@ -451,7 +468,12 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn complete_straight<S: Table>(&self, _: &Packet, slot: &S, tag: Tag) -> bool {
+    fn complete_straight<S: Table>(&self, _: &Packet, (slot, number): (&S, u32), tag: Tag) -> bool {
+        if matches!(S::FAMILY, Family::V6) {
+            self.current_mut().found = (tag.0, number);
+            self.left.set(left::ACK);
+            return false;
+        }
         let (cpu, interface, slot) = (self.cpu, self.interface.0, core::ptr::from_ref(slot).cast());
         0 != match self.hook {
             Hook::Xdp(ctx) => complete_xdp(ctx, cpu, slot, tag.0, interface),
@@ -770,7 +792,7 @@ fn group_skb(skb: *mut __sk_buff) -> u64 {
 
 /// Defines what a SYN or a SYN+ACK does, at one kind of hook. It counts the packet by its class too.
 macro_rules! begins {
-    ($name:ident, $ctx:ty, $linear:ident, $is_one:ident, $group:ident, $step:ident, $class:expr) => {
+    ($name:ident, $ctx:ty, $linear:ident, $is_one:ident, $group:ident, $slot:ty, $read:ident, $step:ident, $class:expr) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $name(ctx: *mut $ctx, cpu: *mut Cpu, interface: u32) -> i32 {
@@ -779,25 +801,37 @@ macro_rules! begins {
             let group = $group(ctx);
             let Some(kernel) = Kernel::straight(cpu, interface, group) else { return 0 };
             let mut packet = unread(interface, $class);
-            if !$is_one(ctx) || !read_bare4(&Linear::$linear(ctx), &mut packet) {
+            if !$is_one(ctx) || !$read(&Linear::$linear(ctx), &mut packet) {
                 return 0;
             }
-            let is_done = engine::$step::<_, Slot4>(&kernel, &packet);
+            let is_done = engine::$step::<_, $slot>(&kernel, &packet);
             if is_done {
-                engine::count_class(
-                    &kernel,
-                    &Packet { class: $class as u8, family: Family::V4 as u8, ..packet },
-                );
+                let family = <$slot>::FAMILY as u8;
+                engine::count_class(&kernel, &Packet { class: $class as u8, family, ..packet });
             }
             i32::from(is_done)
         }
     };
 }
 
-begins!(open_xdp, xdp_md, xdp, is_one_xdp, group_xdp, open_straight, Class::Syn);
-begins!(open_skb, __sk_buff, skb, is_one_skb, group_skb, open_straight, Class::Syn);
-begins!(answer_xdp, xdp_md, xdp, is_one_xdp, group_xdp, answer_straight, Class::SynAck);
-begins!(answer_skb, __sk_buff, skb, is_one_skb, group_skb, answer_straight, Class::SynAck);
+begins!(open_xdp, xdp_md, xdp, is_one_xdp, group_xdp, Slot4, read_bare4, open_straight, Class::Syn);
+begins!(open_skb, __sk_buff, skb, is_one_skb, group_skb, Slot4, read_bare4, open_straight, Class::Syn);
+begins!(answer_xdp, xdp_md, xdp, is_one_xdp, group_xdp, Slot4, read_bare4, answer_straight, Class::SynAck);
+begins!(answer_skb, __sk_buff, skb, is_one_skb, group_skb, Slot4, read_bare4, answer_straight, Class::SynAck);
+begins!(open6_xdp, xdp_md, xdp, is_one_xdp, group_xdp, Slot6, read_bare6, open_straight, Class::Syn);
+begins!(open6_skb, __sk_buff, skb, is_one_skb, group_skb, Slot6, read_bare6, open_straight, Class::Syn);
+begins!(answer6_xdp, xdp_md, xdp, is_one_xdp, group_xdp, Slot6, read_bare6, answer_straight, Class::SynAck);
+begins!(
+    answer6_skb,
+    __sk_buff,
+    skb,
+    is_one_skb,
+    group_skb,
+    Slot6,
+    read_bare6,
+    answer_straight,
+    Class::SynAck
+);
 
 /// Defines the same where packets are kept.
 macro_rules! keeps {
@@ -819,6 +853,10 @@ keeps!(keep_open_xdp, xdp_md, open_xdp);
 keeps!(keep_open_skb, __sk_buff, open_skb);
 keeps!(keep_answer_xdp, xdp_md, answer_xdp);
 keeps!(keep_answer_skb, __sk_buff, answer_skb);
+keeps!(keep_open6_xdp, xdp_md, open6_xdp);
+keeps!(keep_open6_skb, __sk_buff, open6_skb);
+keeps!(keep_answer6_xdp, xdp_md, answer6_xdp);
+keeps!(keep_answer6_skb, __sk_buff, answer6_skb);
 
 /// Defines what the third segment does, whose record is in this slot under this tag.
 macro_rules! completes {
@@ -850,3 +888,50 @@ macro_rules! completes {
 
 completes!(complete_xdp, xdp_md, xdp, is_one_xdp);
 completes!(complete_skb, __sk_buff, skb, is_one_skb);
+
+/// Defines the same over IPv6, where the fast path has noted the slot. It counts the packet by its class too.
+macro_rules! completes6 {
+    ($name:ident, $ctx:ty, $linear:ident, $is_one:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(ctx: *mut $ctx, cpu: *mut Cpu, interface: u32) -> i32 {
+            let interface = Interface(interface);
+            let Some(kernel) = Kernel::straight(cpu, interface, 0) else { return 0 };
+            let (tag, number) = kernel.current().found;
+            let Some(set) = kernel.set6(number / WAYS) else { return 0 };
+            let slot = &set[masked::<{ WAYS as usize - 1 }>(number as usize)];
+            let mut packet = unread(interface, Class::Ack);
+            let is_done = $is_one(ctx)
+                && read_bare6(&Linear::$linear(ctx), &mut packet)
+                && engine::complete_straight(&kernel, &packet, slot, Tag(tag));
+            if is_done {
+                let (class, family) = (Class::Ack as u8, Family::V6 as u8);
+                engine::count_class(&kernel, &Packet { class, family, ..packet });
+            }
+            i32::from(is_done)
+        }
+    };
+}
+
+completes6!(complete6_xdp, xdp_md, xdp, is_one_xdp);
+completes6!(complete6_skb, __sk_buff, skb, is_one_skb);
+
+/// Defines how the program at a hook leads a segment over IPv6 straight, if the fast path has left it for that.
+macro_rules! leads {
+    ($name:ident, $ctx:ty, $open:ident, $keep_open:ident, $answer:ident, $keep_answer:ident, $complete:ident) => {
+        #[inline(always)]
+        pub(crate) fn $name(left: u32, ctx: *mut $ctx, cpu: *mut Cpu, interface: Interface) -> bool {
+            0 != match left {
+                left::SYN if evidence::is_kept() => $keep_open(ctx, cpu, interface.0),
+                left::SYN => $open(ctx, cpu, interface.0),
+                left::SYN_ACK if evidence::is_kept() => $keep_answer(ctx, cpu, interface.0),
+                left::SYN_ACK => $answer(ctx, cpu, interface.0),
+                left::ACK => $complete(ctx, cpu, interface.0),
+                _ => 0,
+            }
+        }
+    };
+}
+
+leads!(lead_xdp, xdp_md, open6_xdp, keep_open6_xdp, answer6_xdp, keep_answer6_xdp, complete6_xdp);
+leads!(lead_skb, __sk_buff, open6_skb, keep_open6_skb, answer6_skb, keep_answer6_skb, complete6_skb);

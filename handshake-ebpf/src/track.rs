@@ -14,7 +14,7 @@ use handshake_common::table::{Slot4, Slot6};
 use handshake_common::wire::{Class, Packet, PacketSink, ParseOnly, note, parse_plain4, parse_plain6};
 
 use crate::frame::{Context, Linear};
-use crate::handover::{self, Current};
+use crate::handover::{self, Current, left};
 use crate::maps::{Cpu, Hook, Kernel};
 use crate::{evidence, frame, log, maker, maps};
 
@@ -32,11 +32,11 @@ pub(crate) fn xdp(ctx: &XdpContext) {
         return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
-    if !is_ipv4
-        && let Some(cpu) = maps::this_cpu()
-        && plain_xdp(ctx.ctx, cpu, interface.0) != 0
-    {
-        return;
+    if !is_ipv4 && let Some(cpu) = maps::this_cpu() {
+        let left = plain_xdp(ctx.ctx, cpu, interface.0);
+        if left == left::NOTHING || maps::lead_xdp(left, ctx.ctx, cpu, interface) {
+            return;
+        }
     }
     // Found anew: the fast path needs the register.
     if let Some(kernel) = maps::this_cpu().and_then(Kernel::of) {
@@ -93,14 +93,14 @@ fn read_plain4<C: Context>(frame: &Linear<C>, current: &mut Current) -> bool {
     is_plain && current.packet.family == Family::V4 as u8
 }
 
-/// The fast path of plain IPv6; 0 when the packet is for the general one.
+/// The fast path of plain IPv6: one of [`left`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_xdp(ctx: *mut xdp_md, cpu: *mut Cpu, interface: u32) -> i32 {
+extern "C" fn plain_xdp(ctx: *mut xdp_md, cpu: *mut Cpu, interface: u32) -> u32 {
     let interface = Interface(interface);
-    let Some(kernel) = Kernel::at(cpu, interface) else { return 1 };
+    let Some(kernel) = Kernel::at(cpu, interface) else { return left::NOTHING };
     let mut packet = Packet::unread(interface.point(), 1);
-    parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
+    kernel.left(parse_plain6(&Linear::xdp(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)))
 }
 
 /// The general path parses again, into memory: that costs less than to hand the packet over, and the fast
@@ -133,11 +133,11 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
-        if !is_ipv4
-            && let Some(cpu) = maps::this_cpu()
-            && plain_skb(skb, cpu, interface.0, segments.max(1) as u32) != 0
-        {
-            return;
+        if !is_ipv4 && let Some(cpu) = maps::this_cpu() {
+            let left = plain_skb(skb, cpu, interface.0, segments.max(1) as u32);
+            if left == left::NOTHING || maps::lead_skb(left, skb, cpu, interface) {
+                return;
+            }
         }
     }
     // Found anew, as before: the fast path needs the register.
@@ -221,15 +221,15 @@ impl<S: PacketSink> PacketSink for WithLink<S> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn plain_skb(ctx: *mut __sk_buff, cpu: *mut Cpu, interface: u32, segments: u32) -> i32 {
+extern "C" fn plain_skb(ctx: *mut __sk_buff, cpu: *mut Cpu, interface: u32, segments: u32) -> u32 {
     let interface = Interface(interface);
-    let Some(kernel) = Kernel::at(cpu, interface) else { return 1 };
+    let Some(kernel) = Kernel::at(cpu, interface) else { return left::NOTHING };
     // Without its link header an IPv4 frame may look like IPv6 behind one.
     if frame::ip_family(ctx) != Family::V6 as u8 {
-        return 0;
+        return left::ALL;
     }
     let mut packet = Packet::unread(interface.point(), segments as u16);
-    parse_plain6(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)) as i32
+    kernel.left(parse_plain6(&Linear::skb(ctx), &mut packet, FastPath::<_, Slot6>::new(&kernel)))
 }
 
 #[unsafe(no_mangle)]

@@ -75,7 +75,7 @@ pub(crate) fn build_bench(install: bool) -> Result<PathBuf> {
     strip(&toolchain, "bench")
 }
 
-/// Compiles the kernel side; returns the object's bytes without DWARF.
+/// Compiles the kernel side; returns the object's bytes, [stripped](strip).
 fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
     eprintln!(
         "building the BPF object with {}: {}, bpf-linker {}",
@@ -88,12 +88,62 @@ fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
     fs::read(&object).with_context(|| format!("read {}", object.display()))
 }
 
-/// Strips DWARF from a linked program; returns the path of the stripped object.
+/// The section of what the kernel is told of a program's instructions.
+const BTF_EXT: &str = ".BTF.ext";
+
+/// Strips DWARF and the source lines of the instructions from a linked program; returns the path of the stripped
+/// object. The lines are for the verifier's log alone. With their relocations, which no loader reads, they would be
+/// more than half of the object, and the kernel would check them at each start.
 fn strip(toolchain: &Toolchain, name: &str) -> Result<PathBuf> {
     let linked = target_folder().join(TARGET).join("release").join(name);
     let object = target_folder().join(format!("{name}.bpf.o"));
-    shell::run(shell::pristine(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&object))?;
+    let part = target_folder().join(format!("{name}.BTF.ext"));
+    let objcopy = || shell::pristine(&toolchain.objcopy);
+    let section = |option: &str| format!("--{option}={BTF_EXT}={}", part.display());
+    shell::run(objcopy().args(["--strip-debug", &section("dump-section")]).arg(&linked).arg(&object))?;
+    let told = fs::read(&part).with_context(|| format!("read {}", part.display()))?;
+    let told = without_lines(&told).with_context(|| format!("{BTF_EXT} of {}", linked.display()))?;
+    fs::write(&part, told).with_context(|| format!("write {}", part.display()))?;
+    let relocations = format!("--remove-section=.rel{BTF_EXT}");
+    shell::run(objcopy().args([relocations, section("update-section")]).arg(&object))?;
     Ok(object)
+}
+
+/// A `.BTF.ext` without its source lines: `struct btf_ext_header` of the kernel's tools/lib/bpf/btf.h, then functions,
+/// lines and relocations by type, each with its place behind the header and its length.
+fn without_lines(section: &[u8]) -> Result<Vec<u8>> {
+    const LENGTH: usize = 4;
+    const FUNCTIONS: usize = 8;
+    const LINES: usize = 16;
+    const BY_TYPE: usize = 24;
+    const HEADER: usize = 32;
+    let word = |at: usize| -> Result<usize> {
+        let bytes = section.get(at..).and_then(|rest| rest.first_chunk()).context("it is cut")?;
+        Ok(u32::from_le_bytes(*bytes) as usize)
+    };
+    if word(LENGTH)? != HEADER {
+        bail!("its header has {} bytes, not {HEADER}", word(LENGTH)?);
+    }
+    let part = |at: usize| {
+        let (start, length) = (HEADER + word(at)?, word(at + 4)?);
+        section.get(start..start + length).context("a part reaches past its end")
+    };
+    let (functions, by_type) = (part(FUNCTIONS)?, part(BY_TYPE)?);
+    let mut short = section[..HEADER].to_vec();
+    let mut set = |at: usize, number: usize| -> Result<()> {
+        short[at..at + 4].copy_from_slice(&u32::try_from(number)?.to_le_bytes());
+        Ok(())
+    };
+    for (at, start, length) in [
+        (FUNCTIONS, 0, functions.len()),
+        (LINES, functions.len(), 0),
+        (BY_TYPE, functions.len(), by_type.len()),
+    ] {
+        set(at, start)?;
+        set(at + 4, length)?;
+    }
+    short.extend([functions, by_type].concat());
+    Ok(short)
 }
 
 /// A command of the toolchain's cargo on a BPF crate, with no path of this machine in the output.
@@ -124,12 +174,11 @@ pub(crate) fn cargo_at(program: &Path, toolchain: &Toolchain, verb: &str, packag
 }
 
 /// The flags for rustc, with the folders of this machine mapped to fixed names: equal sources give equal
-/// bytes wherever they are. The workspace becomes `.`, the folder in which bpf-linker runs, so that it finds
-/// the source lines for the verifier's log.
+/// bytes wherever they are. bpf-linker finds no source there, so it puts no text of it into the object.
 fn rustflags(toolchain: &Toolchain) -> Vec<String> {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     let mut flags: Vec<String> = stamp::RUSTFLAGS.map(str::to_owned).to_vec();
-    flags.push(remap(&shell::root(), "."));
+    flags.push(remap(&shell::root(), "/handshake"));
     flags.push(remap(&shell::cargo_home().join("registry/src"), "/crates"));
     flags.push(remap(&toolchain.library, "/rust/library"));
     flags
@@ -310,6 +359,20 @@ mod tests {
         for strict in [false, true] {
             compare(&stamp(), &versions, strict, b"one", b"two").expect_err("other bytes");
         }
+    }
+
+    #[test]
+    fn only_the_lines_are_left_out() {
+        let header = |numbers: [u32; 6]| {
+            let words = [[0x0001_eb9f, 32].as_slice(), &numbers].concat();
+            words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()
+        };
+        let whole = [header([0, 3, 3, 5, 8, 2]), b"fffLLLLLtt".to_vec()].concat();
+        let short = [header([0, 3, 3, 0, 3, 2]), b"ffftt".to_vec()].concat();
+        assert_eq!(without_lines(&whole).expect("it is whole"), short);
+        assert_eq!(without_lines(&short).expect("it is whole"), short);
+        without_lines(&whole[..40]).expect_err("it is cut");
+        without_lines(&whole[..7]).expect_err("it is cut");
     }
 
     #[test]

@@ -58,8 +58,7 @@ impl<P: Platform, S: Table> PacketSink for FastPath<'_, P, S> {
         }
         let opens = packet.class == Class::Syn as u8;
         let answers = packet.class == Class::SynAck as u8;
-        S::IS_STRAIGHT
-            && (opens || answers)
+        (opens || answers)
             && if opens {
                 self.platform.open_straight::<S>(packet)
             } else {
@@ -73,14 +72,15 @@ impl<P: Platform> Lookup<'_, P> {
     /// packet needs more.
     #[inline(always)]
     fn find_and_count<S: Table>(&self) -> bool {
-        let is_straight = S::IS_STRAIGHT && !self.key.udp;
+        let is_tcp = !self.key.udp;
         let fits = |tag: Tag| {
-            if is_straight { tag.is_or_waits_in(ACK | ANSWERED) } else { self.may_only_count(tag) }
+            if is_tcp { tag.is_or_waits_in(ACK | ANSWERED) } else { self.may_only_count(tag) }
         };
-        let Some((slot, _, tag)) = self.find_where::<S>(fits) else { return false };
-        if is_straight && tag.is_in(ANSWERED) {
+        let Some((slot, number, tag)) = self.find_where::<S>(fits) else { return false };
+        if is_tcp && tag.is_in(ANSWERED) {
             cold_path();
-            return self.responder_bit(tag) == 0 && self.platform.complete_straight(self.packet, slot, tag);
+            return self.responder_bit(tag) == 0
+                && self.platform.complete_straight(self.packet, (slot, number), tag);
         }
         self.count_only(slot, tag)
     }

@@ -152,9 +152,10 @@ pub trait Platform {
         }
         is_done
     }
-    /// [`complete_straight`](super::complete_straight), which the kernel side has as a function of its own.
+    /// [`complete_straight`](super::complete_straight), which the kernel side has as a function of its own, in the
+    /// slot of this number. The caller counts the packet by its class.
     #[inline(always)]
-    fn complete_straight<S: Table>(&self, packet: &Packet, slot: &S, tag: Tag) -> bool
+    fn complete_straight<S: Table>(&self, packet: &Packet, (slot, _): (&S, u32), tag: Tag) -> bool
     where
         Self: Sized,
     {
@@ -262,8 +263,6 @@ pub struct Explanation {
 
 /// A slot type whose table a platform has.
 pub trait Table: Slot + Sized {
-    /// Have handshakes in it a straight way?
-    const IS_STRAIGHT: bool;
     /// The set at an index, when there is one.
     fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>>;
     /// Sets of the table, less one.
@@ -271,8 +270,6 @@ pub trait Table: Slot + Sized {
 }
 
 impl Table for Slot4 {
-    const IS_STRAIGHT: bool = true;
-
     #[inline(always)]
     fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
         platform.set4(index)
@@ -284,8 +281,6 @@ impl Table for Slot4 {
 }
 
 impl Table for Slot6 {
-    const IS_STRAIGHT: bool = false;
-
     #[inline(always)]
     fn set<P: Platform>(platform: &P, index: u32) -> Option<&Set<Self>> {
         platform.set6(index)

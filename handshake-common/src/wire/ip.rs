@@ -38,7 +38,7 @@ const QUOTED_EXTENSIONS: u32 = 2;
 const AUTHENTICATIONS: u32 = 1;
 
 pub(super) const IPV4_LENGTH: u32 = fixed_part::<Ipv4>();
-const IPV6_LENGTH: u32 = fixed_part::<Ipv6>();
+pub(super) const IPV6_LENGTH: u32 = fixed_part::<Ipv6>();
 const EXTENSION_LENGTH: u32 = fixed_part::<Extension>();
 /// An 8-bit length in units of eight bytes, not counting the first.
 const EXTENSION_LONGEST: u32 = 256 * 8;
@@ -135,6 +135,18 @@ impl Ipv6 {
     #[inline(always)]
     pub(super) fn is_plain(&self) -> bool {
         self.is_version_6() && matches!(self.next_header, TCP | UDP) && self.payload_length.get() != 0
+    }
+
+    /// Of what is behind the header; 0 where it is not told.
+    #[inline(always)]
+    pub(super) fn declared_length(&self) -> u32 {
+        u32::from(self.payload_length.get())
+    }
+
+    #[inline(always)]
+    pub(super) fn write_ends(&self, packet: &mut Packet) {
+        packet.source = self.source.map(U32::get);
+        packet.destination = self.destination.map(U32::get);
     }
 }
 
@@ -241,8 +253,7 @@ pub(super) fn ipv6_without_extensions<F: Frame>(
         declared => u32::from(declared),
     };
     let end = behind + payload;
-    packet.source = header.source.map(U32::get);
-    packet.destination = header.destination.map(U32::get);
+    header.write_ends(packet);
     packet.ip_length = IPV6_LENGTH + payload;
     Transport {
         family: Family::V6,

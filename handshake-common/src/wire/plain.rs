@@ -81,6 +81,18 @@ pub fn read_bare4<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
     ip::IPV4_LENGTH + header.length() == head.ip.declared_length()
 }
 
+/// The same of IPv6, where [`parse_plain6`] has handed it on.
+#[inline(always)]
+pub fn read_bare6<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
+    const TRANSPORT: u32 = ETHERNET_LENGTH + ip::IPV6_LENGTH;
+    let Ok(header) = frame.read::<l4::TcpHeader>(TRANSPORT) else { return false };
+    let Ok(head) = frame.read::<PlainHeader<Ipv6>>(0) else { return false };
+    head.ip.write_ends(packet);
+    header.write(packet);
+    packet.family = Family::V6 as u8;
+    header.length() == head.ip.declared_length()
+}
+
 /// [`parse_plain4`] of IPv6. Apart, because it needs more of the stack.
 #[inline(always)]
 pub fn parse_plain6<F: Frame, T: PacketSink>(frame: &F, packet: &mut Packet, sink: T) -> bool {

@@ -1031,12 +1031,19 @@ fn assert_plain(slice: Slice<'_>, packet: &Packet) {
 
 /// A segment of a plain frame is read again as it was, if it has no data.
 fn assert_bare(slice: Slice<'_>) {
+    let frame = Watched(slice);
     let (mut plain, mut bare) = (Packet::unread(0, 1), Packet::unread(0, 1));
-    if !parse_plain4(&Watched(slice), &mut plain, ParseOnly) || plain.protocol != TCP {
-        return;
-    }
-    assert_eq!(read_bare4(&Watched(slice), &mut bare), plain.payload == 0);
-    if plain.payload == 0 {
+    let is_bare = if parse_plain4(&frame, &mut plain, ParseOnly) && plain.protocol == TCP {
+        read_bare4(&frame, &mut bare)
+    } else {
+        plain = Packet::unread(0, 1);
+        if !parse_plain6(&frame, &mut plain, ParseOnly) || plain.protocol != TCP {
+            return;
+        }
+        read_bare6(&frame, &mut bare)
+    };
+    assert_eq!(is_bare, plain.payload == 0);
+    if is_bare {
         let Packet { ip_length, header_length, class, marks, .. } = plain;
         assert_eq!(Packet { ip_length, header_length, class, marks, ..bare }, plain);
     }

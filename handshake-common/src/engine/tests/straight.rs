@@ -2,6 +2,7 @@
 
 use std::string::String;
 
+use super::elsewhere::over_ipv6;
 use super::*;
 use crate::books::ConnectRow;
 use crate::random;
@@ -39,6 +40,8 @@ struct Stream {
     segments: u64,
     /// Time between two packets, at most.
     pause: u64,
+    /// Over IPv6.
+    wide: bool,
 }
 
 /// A flow's next segment, or another.
@@ -61,6 +64,7 @@ fn packet(draws: &mut Draws, stream: &Stream, next: &mut [u64]) -> Packet {
         6 => tcp(flow, false, SYN | ACK | FIN, k, after_j),
         _ => tcp(flow, true, RST, after_j, 0),
     };
+    let made = if stream.wide { over_ipv6(made) } else { made };
     Packet {
         payload: draws.of(stream.odd, &[0, 1, 9]),
         point: draws.of(stream.odd, &[u8::from(made.source_port == 80), 2, 3]),
@@ -70,19 +74,22 @@ fn packet(draws: &mut Draws, stream: &Stream, next: &mut [u64]) -> Packet {
     }
 }
 
+/// What a slot holds, as words.
+fn words_of<S: Slot>(slot: &S) -> Vec<u64> {
+    let key = slot.key(false);
+    let rest = u64::from(key.ports) << 32 | u64::from(slot.last().load());
+    let body: [u64; 5] = zerocopy::transmute!(slot.body().tcp());
+    let ends = key.low.into_iter().chain(key.high).map(u64::from);
+    [slot.tag().load(), rest].into_iter().chain(ends).chain(body).collect()
+}
+
 /// Everything that the engine writes, as words.
 fn image(world: &World) -> Vec<u64> {
     let tables = &world.tables;
     let mut words = world.block();
-    for slot in &tables.slots4 {
-        let key = slot.key(false);
-        let ends = u64::from(key.low[0]) << 32 | u64::from(key.high[0]);
-        let rest = u64::from(key.ports) << 32 | u64::from(slot.last().load());
-        let body: [u64; 5] = zerocopy::transmute!(slot.body().tcp());
-        words.extend([slot.tag().load(), ends, rest]);
-        words.extend(body);
-    }
-    words.extend(tables.owners4.iter().flatten().map(Shared64::load));
+    words.extend(tables.slots4.iter().flat_map(words_of));
+    words.extend(tables.slots6.iter().flat_map(words_of));
+    words.extend(tables.owners4.iter().chain(&tables.owners6).flatten().map(Shared64::load));
     words.extend(tables.stripes.iter().map(Shared64::load));
     for row in &tables.services {
         let row = row.copy();
@@ -104,6 +111,7 @@ fn play(stream: &Stream, seed: u64) -> [u64; 3] {
     let mut hook = World { config, at_hook: Some(RefCell::default()), ..world() };
     // Where makers are kept, owners are noted by the general way too.
     hook.tables.makers4.clear();
+    hook.tables.makers6.clear();
     let (mut draws, mut at) = (Draws(seed), 10 * SECOND);
     let mut next = std::vec![0; usize::from(stream.flows)];
     let mut latest = String::new();
@@ -142,24 +150,27 @@ const GROUPS: [fn(&Packet) -> u64; 4] = [
 
 #[test]
 fn what_goes_straight_is_what_the_general_way_does() {
-    let mut straight = [0; 3];
+    let mut straight = [[0; 3]; 2];
     for (group_of, seed) in GROUPS.into_iter().cycle().zip(0_usize..12) {
         for (slots, flows, odd) in [(64, 200, 20), (256, 100, 60), (128, 60, 8), (16, 400, 100)] {
             let options = [0, option::EVENTS, option::ONE_SIDED][seed / GROUPS.len() % 3];
-            let stream = Stream { slots, flows, options, group_of, odd, segments: 5, pause: 3_000_000 };
-            let done = play(&stream, (seed * 7 + slots) as u64);
-            straight.iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
+            for wide in [false, true] {
+                let stream =
+                    Stream { slots, flows, options, group_of, odd, segments: 5, pause: 3_000_000, wide };
+                let done = play(&stream, (seed * 7 + slots) as u64);
+                straight[usize::from(wide)].iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
+            }
         }
     }
-    assert!(straight.iter().all(|times| *times > 1_000), "often: {straight:?}");
+    assert!(straight.iter().flatten().all(|times| *times > 1_000), "often, over both: {straight:?}");
 }
 
 /// Sets full of unanswered attempts: a new one takes the place of another of its service, or of another's.
 #[test]
 fn so_it_is_in_a_flood() {
-    let mut straight = 0;
+    let mut straight = [0; 2];
     for (group_of, seed) in GROUPS.into_iter().cycle().zip(0..4) {
-        for options in [0, option::EVENTS] {
+        for (options, wide) in [(0, false), (option::EVENTS, false), (0, true), (option::EVENTS, true)] {
             let stream = Stream {
                 slots: 64,
                 flows: 4_000,
@@ -168,9 +179,10 @@ fn so_it_is_in_a_flood() {
                 odd: 4_000,
                 segments: 1,
                 pause: 300_000,
+                wide,
             };
-            straight += play(&stream, seed)[0];
+            straight[usize::from(wide)] += play(&stream, seed)[0];
         }
     }
-    assert!(straight > 1_000, "often: {straight}");
+    assert!(straight.iter().all(|times| *times > 1_000), "often, over both: {straight:?}");
 }
