@@ -41,7 +41,7 @@ use machine::{Environment as _, Executed, Machine};
 /// Hash factors of a row, each with tables of their own.
 const TABLES: u64 = 33;
 /// The flows of the tables that are filled.
-const FEW_FLOWS: u32 = 512;
+const FEW_FLOWS: u32 = 128;
 /// Time between two packets, ns.
 const BETWEEN: u64 = 30_000;
 /// Handshakes of other clients before the measured one: the service and both control groups have their rows then.
