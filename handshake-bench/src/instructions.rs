@@ -141,11 +141,8 @@ impl InstructionCase {
         let max_flows = if self.kind == Interpreted::SynFull { FEW_FLOWS } else { MAX_FLOWS };
         let settings = Setup { max_flows, port: None, half_open_after: None }.settings();
         let image = Image::link(&object()?, self.hook.program(Subject::Ours), &settings)?;
-        let executed = (0..tables).map(|seed| {
-            let factors = Some(factors({
-                let mut seed = seed;
-                move || split_mix(&mut seed)
-            }));
+        let executed = (0..tables).map(|mut seed| {
+            let factors = Some(factors(|| split_mix(&mut seed)));
             self.count(&image, &Settings { factors, ..settings.clone() })
         });
         let executed: Result<Vec<Executed>> = executed.collect();

@@ -3,7 +3,7 @@
 //!
 //! All addresses are below 2³², so that the 32-bit fields of a context hold pointers as they are.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The space behind a region: an access past its end hits nothing. A replaced region may grow into it.
 const GAP: u64 = 1 << 16;
@@ -28,8 +28,9 @@ impl Memory {
         start
     }
 
-    /// Replaces the region that begins at `start` by other bytes, shorter than a gap.
+    /// Replaces the region that begins at `start` by other bytes, no more than a gap.
     pub(super) fn replace(&mut self, start: u64, bytes: &[u8]) -> Result<()> {
+        ensure!(bytes.len() as u64 <= GAP, "{} bytes do not fit into a gap", bytes.len());
         let region = self.regions.iter_mut().find(|region| region.start == start);
         region.context("no region begins there")?.bytes = bytes.to_vec();
         Ok(())
