@@ -14,6 +14,12 @@ const NEXT: [(&str, &str, &str); 3] = [
     ("handshake_egress", "handshake_rest", "NEXT_TC"),
 ];
 
+/// The program that the one called `name` tail-calls, and the array in which it finds it.
+#[must_use]
+pub fn next(name: &str) -> Option<(&'static str, &'static str)> {
+    NEXT.iter().find(|(first, ..)| *first == name).map(|&(_, next, array)| (next, array))
+}
+
 /// A program that could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("load {program}")]
@@ -33,10 +39,8 @@ pub struct NotLoaded {
 /// Those of the kernel, and [`ProgramError::NotLoaded`] if the object has no such program.
 pub fn program(bpf: &mut Ebpf, name: &str) -> Result<(), NotLoaded> {
     let failed = |program: &str, source| NotLoaded { program: program.to_owned(), source };
-    for &(_, next, array) in NEXT.iter().filter(|(first, ..)| *first == name) {
-        if bpf.map(array).is_some() {
-            follow(bpf, next, array).map_err(|error| failed(next, error))?;
-        }
+    if let Some((next, array)) = next(name).filter(|(_, array)| bpf.map(array).is_some()) {
+        follow(bpf, next, array).map_err(|error| failed(next, error))?;
     }
     load_one(bpf, name).map(drop).map_err(|error| failed(name, error))
 }

@@ -34,12 +34,19 @@ pub(crate) const fn udp_bytes(ip: Ip) -> u64 {
 
 /// The headers up to IP, from client to server or back.
 fn network(ip: Ip, reply: bool) -> FrameBuilder {
+    network_of(ip, 0, reply)
+}
+
+/// The same of the `n`-th of many clients.
+fn network_of(ip: Ip, n: u32, reply: bool) -> FrameBuilder {
     let frame = FrameBuilder::new(Link::Ethernet);
+    let [one, two, three, four] = CLIENT6;
+    let (client4, client6) = (CLIENT4 + n, [one, two, three, four + n]);
     match (ip, reply) {
-        (Ip::V4, false) => frame.ipv4(CLIENT4, SERVER4),
-        (Ip::V4, true) => frame.ipv4(SERVER4, CLIENT4),
-        (Ip::V6, false) => frame.ipv6(CLIENT6, SERVER6),
-        (Ip::V6, true) => frame.ipv6(SERVER6, CLIENT6),
+        (Ip::V4, false) => frame.ipv4(client4, SERVER4),
+        (Ip::V4, true) => frame.ipv4(SERVER4, client4),
+        (Ip::V6, false) => frame.ipv6(client6, SERVER6),
+        (Ip::V6, true) => frame.ipv6(SERVER6, client6),
     }
 }
 
@@ -84,6 +91,11 @@ pub(crate) fn ack(ip: Ip) -> Vec<u8> {
     tcp(network(ip, false), ACK)
 }
 
+/// The three segments of a handshake of the `n`-th of many clients.
+pub(crate) fn handshake_of(ip: Ip, n: u32) -> [Vec<u8>; 3] {
+    [SYN, SYN_ACK, ACK].map(|segment| tcp(network_of(ip, n, segment.reply), segment))
+}
+
 /// The three segments of a handshake of this client with this server, over IPv4.
 pub(crate) fn handshake_between(client: u32, server: u32) -> [Vec<u8>; 3] {
     [SYN, SYN_ACK, ACK].map(|segment| {
@@ -126,8 +138,7 @@ pub(crate) fn ack_back(client: u32) -> Vec<u8> {
 
 /// A SYN over IPv6 from the `n`-th of many addresses.
 pub(crate) fn syn6(n: u32) -> Vec<u8> {
-    let [one, two, three, _] = CLIENT6;
-    tcp(FrameBuilder::new(Link::Ethernet).ipv6([one, two, three, n], SERVER6), SYN)
+    tcp(network_of(Ip::V6, n, false), SYN)
 }
 
 /// A UDP request, or its answer.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! main ─┬─ packet_rows   BPF_PROG_TEST_RUN of handshake's programs, empty ones and the usual way
+//!       ├─ instructions  handshake's programs, interpreted: instructions instead of time
 //!       ├─ snapshot      the agent's own snapshot of a million flows
 //!       ├─ recording     what a recording of a million flows takes
 //!       ├─ veth          real connections and bulk: nothing attached, empty programs, the command's release build
@@ -30,6 +31,7 @@ mod cpu;
 mod crowd;
 mod frames;
 mod hook;
+mod instructions;
 mod number;
 mod ours;
 mod owner;
@@ -70,7 +72,7 @@ struct Args {
     /// The release build of the command
     #[arg(long, value_name = "PATH", hide = true)]
     handshake: PathBuf,
-    /// Rows, or prefixes of their names (`tcp4`, `snapshot_1m`, `veth`); default: all
+    /// Rows, or prefixes of their names (`tcp4`, `instructions`, `veth`); default: all
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
 }
@@ -90,6 +92,7 @@ fn run(args: &Args) -> Result<()> {
     let machine = BenchMachine::here();
     let mut rows = Rows::default();
     measure_packets(args, &mut rows)?;
+    measure_instructions(args, &mut rows)?;
     measure_snapshot(args, &mut rows)?;
     measure_recording(args, &mut rows)?;
     measure_veth(args, &mut rows)?;
@@ -123,7 +126,8 @@ impl Args {
 
 /// The names of all rows.
 fn names() -> impl Iterator<Item = &'static str> {
-    let packets = CASES.iter().map(|case| case.name);
+    let instructions = instructions::CASES.iter().map(|case| case.name);
+    let packets = CASES.iter().map(|case| case.name).chain(instructions);
     let veth = veth::CASES.iter().map(|case| case.name);
     let packets =
         packets.chain([snapshot::NAME, recording::NAME]).chain(veth).chain([owner::NAME, contention::NAME]);
@@ -142,6 +146,14 @@ fn measure_packets(args: &Args, rows: &mut Rows) -> Result<()> {
         eprintln!("{} …", case.name);
         let effort = Effort { rounds: args.rounds, repeat: args.repeat };
         rows.packets.push(case.measure(&others, effort)?);
+    }
+    Ok(())
+}
+
+fn measure_instructions(args: &Args, rows: &mut Rows) -> Result<()> {
+    for case in instructions::CASES.into_iter().filter(|case| args.wants(case.name)) {
+        eprintln!("{} …", case.name);
+        rows.instructions.push(case.measure()?);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::hook::{BenchHook, Subject};
 use crate::programs::{descriptor, run};
 
 /// The interface of packets in test runs: the loopback device.
-const LOOPBACK: WatchedInterface = WatchedInterface { index: 1, group: 0, raw: false };
+pub(crate) const LOOPBACK: WatchedInterface = WatchedInterface { index: 1, group: 0, raw: false };
 /// No flow becomes idle during a row.
 const NEVER: Duration = Duration::MAX;
 
@@ -42,7 +42,8 @@ impl Setup {
         Sizes::for_flows(self.max_flows).slots4
     }
 
-    fn settings(self) -> Settings {
+    /// What the agent is told.
+    pub(crate) fn settings(self) -> Settings {
         let rules = Rules { udp_idle: NEVER, idle_after: NEVER, ..Rules::default() };
         let half_open_after = self.half_open_after.unwrap_or(rules.half_open_after);
         let ports = self.port.map(|port| PortRange { first: port, last: port });

@@ -30,7 +30,7 @@ const LEAST_FLOWS: u64 = FLOWS as u64 / 1000 * 999;
 /// The flows of the flood's small table: 65,536 slots.
 const FEW_FLOWS: u32 = 32_768;
 /// New flows per slot that fill the table.
-const FILLING: u32 = 4;
+pub(crate) const FILLING: u32 = 4;
 /// A table is full when this share of its slots is used, and this share of the new flows evict another.
 const FULL_PERCENT: u64 = 99;
 
@@ -263,7 +263,7 @@ impl RowKind {
     }
 }
 
-const fn family(ip: Ip) -> Family {
+pub(crate) const fn family(ip: Ip) -> Family {
     match ip {
         Ip::V4 => Family::V4,
         Ip::V6 => Family::V6,

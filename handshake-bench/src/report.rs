@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::captures::CaptureRow;
 use crate::contention::ContentionRow;
 use crate::crowd::CrowdRow;
+use crate::instructions::InstructionRow;
 use crate::owner::OwnerRow;
 use crate::packet_rows::PacketRow;
 use crate::recording::RecordingRow;
@@ -17,6 +18,7 @@ use crate::veth::{VethRow, VethTraffic};
 #[derive(Default)]
 pub(crate) struct Rows {
     pub(crate) packets: Vec<PacketRow>,
+    pub(crate) instructions: Vec<InstructionRow>,
     pub(crate) snapshots: Vec<SnapshotRow>,
     pub(crate) recordings: Vec<RecordingRow>,
     pub(crate) veth: Vec<VethRow>,
@@ -28,9 +30,11 @@ pub(crate) struct Rows {
 
 /// All rows and the machine as JSON.
 pub(crate) fn json(rows: &Rows, machine: &BenchMachine) -> Value {
-    let Rows { packets, snapshots, recordings, veth, owners, contention, crowds, captures } = rows;
+    let Rows { packets, instructions, snapshots, recordings, veth, owners, contention, crowds, captures } =
+        rows;
     let mut values: Vec<Value> = packets.iter().map(|row| row.json(row.case.name)).collect();
     values.extend(costliest_ignored(packets).map(|row| row.json("ignored")));
+    values.extend(instructions.iter().map(InstructionRow::json));
     values.extend(snapshots.iter().map(SnapshotRow::json));
     values.extend(recordings.iter().map(RecordingRow::json));
     values.extend(veth.iter().map(|row| row.json(row.case.name)));
@@ -45,12 +49,14 @@ pub(crate) fn json(rows: &Rows, machine: &BenchMachine) -> Value {
 /// All rows and the machine as text: a table for each way of measuring.
 pub(crate) fn table(rows: &Rows, machine: &BenchMachine) -> String {
     const HEAD: [&str; 7] = ["row", "net", "least", "reference", "of it", "empty", "goal"];
-    let Rows { packets, snapshots, recordings, veth, owners, contention, crowds, captures } = rows;
+    let Rows { packets, instructions, snapshots, recordings, veth, owners, contention, crowds, captures } =
+        rows;
     let mut lines: Vec<_> = packets.iter().map(|row| row.line(row.case.name)).collect();
     lines.extend(costliest_ignored(packets).map(|row| row.line("ignored")));
     let mut traffic: Vec<_> = veth.iter().map(|row| row.line(row.case.name)).collect();
     traffic.extend(worst_of_both_hooks(veth).map(|row| row.line(row.case.traffic.name())));
     let recordings: Vec<_> = recordings.iter().map(RecordingRow::line).collect();
+    let instructions: Vec<_> = instructions.iter().map(InstructionRow::line).collect();
     let snapshots: Vec<_> = snapshots.iter().map(SnapshotRow::line).collect();
     let contention: Vec<_> = contention.iter().map(ContentionRow::line).collect();
     let owners: Vec<_> = owners.iter().map(OwnerRow::line).collect();
@@ -58,6 +64,7 @@ pub(crate) fn table(rows: &Rows, machine: &BenchMachine) -> String {
     let captures: Vec<_> = captures.iter().map(CaptureRow::line).collect();
     let tables = [
         (HEAD, lines),
+        (InstructionRow::HEAD, instructions),
         (SnapshotRow::HEAD, snapshots),
         (RecordingRow::HEAD, recordings),
         (VethRow::HEAD, traffic),

@@ -52,7 +52,7 @@ use evidence::{KeptPackets, slots_of_each};
 use interfaces::Interfaces;
 pub use kernel_log::KernelLog;
 use mapping::Mapping;
-pub use maps::possible_cpus;
+pub use maps::{ObjectChanges, possible_cpus};
 use maps::{map_array, per_cpu, take, values};
 
 /// The kernel's statistics of one of our programs, while they are on.

@@ -54,14 +54,56 @@ pub fn possible_cpus() -> Result<usize, LiveError> {
     Ok(cpus)
 }
 
+/// What a run changes in the object before its maps are made.
+pub struct ObjectChanges {
+    /// How many values maps have, by the maps' names.
+    pub sizes: [(&'static str, u32); 10],
+    /// The bytes of the programs' constants by name, and whether an object without the constant is refused.
+    pub constants: [(&'static str, Vec<u8>, bool); 5],
+}
+
+impl ObjectChanges {
+    /// The changes of a run with these settings on this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError::Cpus`].
+    pub fn of(settings: &Settings, sizes: Sizes) -> Result<Self, LiveError> {
+        let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
+        let (level, lines) =
+            if settings.kernel_log { (kernel_log::EVERYTHING, LINES_RING) } else { (0, LEAST_RING) };
+        let cpus = possible_cpus()?;
+        let slots = if settings.evidence { slots_of_each(cpus) } else { 0 };
+        let all_slots = slots.saturating_mul(u32::try_from(cpus).unwrap_or(u32::MAX)).max(1);
+        // A map has one value at least.
+        let makers = |slots: u32| if settings.processes { slots } else { 1 };
+        let number = |number: u64| number.to_ne_bytes().to_vec();
+        Ok(Self {
+            sizes: [
+                ("FLOWS4", sizes.slots4 / WAYS),
+                ("FLOWS6", sizes.slots6 / WAYS),
+                ("OWNERS4", sizes.slots4),
+                ("OWNERS6", sizes.slots6),
+                ("MAKERS4", makers(sizes.slots4)),
+                ("MAKERS6", makers(sizes.slots6)),
+                ("CLASSES", far_blocks(settings.interfaces)),
+                ("EVENTS", events),
+                ("EVIDENCE", all_slots),
+                ("AYA_LOGS", lines),
+            ],
+            constants: [
+                (aya_log::LEVEL, vec![level], settings.kernel_log),
+                ("HANDSHAKE_PROCESSES", number(u64::from(settings.processes)), true),
+                ("HANDSHAKE_EVIDENCE", number(u64::from(slots)), true),
+                ("HANDSHAKE_OWNERS", number(u64::from(settings.owners && tells_owners())), true),
+                ("HANDSHAKE_KEEPS_ORDER", number(u64::from(KEEPS_ORDER)), true),
+            ],
+        })
+    }
+}
+
 /// Creates the maps of `elf`, which take `bytes` in all, and prepares its programs for loading.
 pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) -> Result<Ebpf, LiveError> {
-    let log_level = if settings.kernel_log { kernel_log::EVERYTHING } else { 0 };
-    let events = if settings.events { u32::try_from(RING_BYTES).unwrap_or(u32::MAX) } else { LEAST_RING };
-    let lines = if settings.kernel_log { LINES_RING } else { LEAST_RING };
-    let cpus = possible_cpus()?;
-    let slots = if settings.evidence { slots_of_each(cpus) } else { 0 };
-    let all_slots = slots.saturating_mul(u32::try_from(cpus).unwrap_or(u32::MAX)).max(1);
     // Never `DISABLE`: aya repeats a failed load with a log buffer to learn the reason, and the kernel
     // refuses a buffer without a level with EINVAL, which would hide the true reason.
     let verifier_log = if settings.verifier_log {
@@ -69,27 +111,16 @@ pub(super) fn create(elf: &[u8], settings: &Settings, sizes: Sizes, bytes: u64) 
     } else {
         VerifierLogLevel::STATS
     };
-    // A map has one value at least.
-    let makers = |slots: u32| if settings.processes { slots } else { 1 };
-    EbpfLoader::new()
-        .verifier_log_level(verifier_log)
-        .map_max_entries("FLOWS4", sizes.slots4 / WAYS)
-        .map_max_entries("FLOWS6", sizes.slots6 / WAYS)
-        .map_max_entries("OWNERS4", sizes.slots4)
-        .map_max_entries("OWNERS6", sizes.slots6)
-        .map_max_entries("MAKERS4", makers(sizes.slots4))
-        .map_max_entries("MAKERS6", makers(sizes.slots6))
-        .map_max_entries("CLASSES", far_blocks(settings.interfaces))
-        .map_max_entries("EVENTS", events)
-        .map_max_entries("EVIDENCE", all_slots)
-        .map_max_entries("AYA_LOGS", lines)
-        .override_global(aya_log::LEVEL, &log_level, settings.kernel_log)
-        .override_global("HANDSHAKE_PROCESSES", &u64::from(settings.processes), true)
-        .override_global("HANDSHAKE_EVIDENCE", &u64::from(slots), true)
-        .override_global("HANDSHAKE_OWNERS", &u64::from(settings.owners && tells_owners()), true)
-        .override_global("HANDSHAKE_KEEPS_ORDER", &u64::from(KEEPS_ORDER), true)
-        .load(elf)
-        .map_err(|error| LiveError::from_load(error, bytes))
+    let ObjectChanges { sizes, constants } = ObjectChanges::of(settings, sizes)?;
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(verifier_log);
+    for (name, values) in sizes {
+        loader.map_max_entries(name, values);
+    }
+    for (name, bytes, is_needed) in &constants {
+        loader.override_global(name, bytes.as_slice(), *is_needed);
+    }
+    loader.load(elf).map_err(|error| LiveError::from_load(error, bytes))
 }
 
 /// Whether this machine's processors let each other see their stores in order, and load in order: x86 does
