@@ -10,6 +10,7 @@
 
 mod fetch;
 mod initramfs;
+mod modules;
 mod soak;
 mod table;
 mod tries;
