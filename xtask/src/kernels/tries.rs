@@ -26,8 +26,8 @@ use crate::{packages, shell};
 
 /// The guest's first program.
 const INIT: &str = include_str!("guest.sh");
-/// The modules that the hooks and the demo's interfaces need.
-const MODULES: [&str; 3] = ["sch_ingress", "cls_bpf", "veth"];
+/// The modules that the hooks, the demo's interfaces and packet sockets need.
+const MODULES: [&str; 4] = ["sch_ingress", "cls_bpf", "veth", "af_packet"];
 /// The machine's memory in MiB: programs with all their line information are in it twice while it begins.
 const MEMORY: &str = "1536";
 /// The interface of the demo.
@@ -256,9 +256,9 @@ fn judge(one: &Try, said: &str) -> Result<Outcome> {
         let differing = demo::differences(&report)?;
         ensure!(differing.is_empty(), "{}", differing.join(", "));
     } else {
-        let counted: u64 = value(said, "packets: ")?.parse().context("the kernel's count")?;
+        let counted: u64 = value(said, "packets: ")?.parse().context("the packet socket's count")?;
         let seen = figure("packets.total")?;
-        ensure!(seen == counted, "{seen} packets at the hooks, and {counted} by the kernel's count");
+        ensure!(seen == counted, "{seen} packets at the hooks, and {counted} at a packet socket");
         let (completed, refused) = (figure("tcp.completed")?, figure("tcp.refused")?);
         ensure!(
             completed == CONNECTIONS && refused == CONNECTIONS,
