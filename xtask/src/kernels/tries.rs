@@ -67,6 +67,27 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Downloads the newest kernel, if it is missing.
+pub(super) fn fetch_newest() -> Result<()> {
+    newest()?.fetch()
+}
+
+/// Runs the scenario on the hook that the newest kernel has and the oldest lacks.
+pub(super) fn run_newest(console: bool) -> Result<()> {
+    let kernel = newest()?;
+    if kernel.modules().is_err() {
+        println!("skipped: needs kernel {}: `cargo xtask kernels --setup` downloads it", kernel.name());
+        return Ok(());
+    }
+    try_on(kernel, &[Try { link: VETH, hook: "tcx" }], console).map(|_| ())
+}
+
+/// The newest kernel that runs on a machine like this one.
+fn newest() -> Result<&'static DebianKernel> {
+    let own = KERNELS.iter().filter(|kernel| kernel.architecture == Architecture::Amd64);
+    own.max_by_key(|kernel| version(kernel.version)).context("no kernel")
+}
+
 /// Tries all that a kernel has. Returns the rows of the table, also those of the links that it lacks.
 fn try_all(kernel: &DebianKernel, console: bool) -> Result<Vec<TriedRow>> {
     let modules = kernel.modules()?;
