@@ -3,15 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::Command;
 use std::ptr;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 
 use crate::frame::Mac;
 use crate::namespace::Namespace;
-use crate::process::run;
 use crate::topology::{DEVICE, Pair, Path};
 
 /// The device whose packets are watched.
@@ -112,18 +109,6 @@ impl Linked {
             destination: [10, 9, 0, 2].into(),
             unassigned: None,
         }
-    }
-
-    /// The packets that the client's device has received and sent, as its kernel counts them.
-    ///
-    /// # Errors
-    /// iproute2 fails.
-    pub fn packets(&self) -> Result<u64> {
-        let text =
-            run(Command::new("ip").args(["-n", self.client().name(), "-s", "-j", "link", "show", TOP]))?;
-        let shown: Value = serde_json::from_str(&text).context("what ip shows")?;
-        let count = |way| shown[0]["stats64"][way]["packets"].as_u64().context("no count of packets");
-        Ok(count("rx")? + count("tx")?)
     }
 }
 

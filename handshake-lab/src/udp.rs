@@ -148,10 +148,11 @@ fn join(path: &Path<'_>, server: &Socket, client: &Socket, group: SocketAddr) ->
 /// Makes `flows` flows of `rounds` datagrams of `bytes` bytes to a socket that never answers.
 ///
 /// # Errors
-/// A datagram cannot be sent.
+/// A datagram does not arrive.
 pub fn silence(path: &Path<'_>, flows: usize, rounds: usize, bytes: usize) -> Result<Vec<UdpExchange>> {
-    let (_server, responder) = bound(path.server, path.server_at(0))?;
-    dispatch(path, responder, flows, rounds, bytes)
+    let (server, responder) = bound(path.server, path.server_at(0))?;
+    // A datagram that arrived after the socket was closed would be answered by an ICMP error.
+    send_all(path, responder, [flows, rounds], bytes, || receive(&server, bytes))
 }
 
 /// Makes `flows` flows of `rounds` datagrams of `bytes` bytes to `responder`, and waits for no answer.
@@ -165,12 +166,24 @@ pub fn dispatch(
     rounds: usize,
     bytes: usize,
 ) -> Result<Vec<UdpExchange>> {
+    send_all(path, responder, [flows, rounds], bytes, || Ok(()))
+}
+
+/// Makes flows of so many datagrams each, and calls `sent` after each datagram.
+fn send_all(
+    path: &Path<'_>,
+    responder: SocketAddr,
+    [flows, rounds]: [usize; 2],
+    bytes: usize,
+    sent: impl Fn() -> Result<()>,
+) -> Result<Vec<UdpExchange>> {
     let said = vec![b'u'; bytes];
     let (mut made, mut kept) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let (client, initiator) = connected(path, responder)?;
         for _ in 0..rounds {
             send(&client, &said)?;
+            sent()?;
         }
         made.push(UdpExchange { initiator, responder });
         kept.push(client);
@@ -294,9 +307,9 @@ fn receive_from(socket: &Socket, bytes: usize) -> Result<SocketAddr> {
     from.as_socket().context("a sender without an IP address")
 }
 
-fn receive(client: &Socket, bytes: usize) -> Result<()> {
-    client.set_read_timeout(Some(TIMEOUT))?;
-    let length = (&*client).read(&mut vec![0; bytes + 1]).context("receive an answer")?;
+fn receive(socket: &Socket, bytes: usize) -> Result<()> {
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    let length = (&*socket).read(&mut vec![0; bytes + 1]).context("receive a datagram")?;
     ensure!(length == bytes, "received {length} bytes of {bytes}");
     Ok(())
 }

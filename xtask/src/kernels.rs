@@ -1,5 +1,5 @@
-//! `cargo xtask kernels`: runs handshake on the oldest kernel that it supports; with `--all` the demo on each
-//! kernel that is said to work.
+//! `cargo xtask kernels`: runs handshake on the oldest kernel that it supports, and the demo on the newest; with
+//! `--all` the demo on each kernel that is said to work.
 //!
 //! ```text
 //! Debian's package ─▶ kernel, modules ─┐
@@ -10,6 +10,7 @@
 
 mod fetch;
 mod initramfs;
+mod modules;
 mod soak;
 mod table;
 mod tries;
@@ -56,10 +57,10 @@ const EXPLAINED: &str = "SYN-RECEIVED      -> ESTABLISHED";
 /// What is said of the evidence of the one attempt that was refused.
 const SAVED: &str = "evidence: 1\n";
 
-/// Test handshake on the oldest kernel that it supports, in an emulated machine
+/// Test handshake on the oldest kernel that it supports and on the newest, in emulated machines
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// First install QEMU and busybox, and download Debian's kernel
+    /// First install QEMU and busybox, and download Debian's kernels
     #[arg(long)]
     setup: bool,
     /// Run the demo's scenario on each hook of each kernel, and connections over other links
@@ -95,6 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.setup {
         setup()?;
+        tries::fetch_newest()?;
     }
     let parts = match MachineParts::find() {
         Ok(parts) => parts,
@@ -110,7 +112,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.console {
         println!("{console}");
     }
-    judge(&console)
+    judge(&console)?;
+    tries::run_newest(args.console)
 }
 
 /// Installs what is missing of an emulated machine.

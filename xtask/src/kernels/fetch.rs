@@ -1,13 +1,12 @@
 //! The kernels that handshake is tried on: Debian's packages, of several of its releases, for two architectures.
 //! They are unpacked and not installed, and apt has folders of its own for them, so this machine stays as it is.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use super::modules::{LISTS, Modules};
 use super::{find_below, folder};
 use crate::architecture::Architecture;
 use crate::shell;
@@ -22,8 +21,6 @@ pub(super) struct DebianKernel {
     suite: &'static str,
     /// The package that depends on the latest of this release.
     package: &'static str,
-    /// Whether it has bonds, PPP and more drivers. Those for the cloud have not, and are a third in size.
-    pub(super) has_links: bool,
 }
 
 /// By architecture, the oldest first.
@@ -33,34 +30,30 @@ pub(super) const KERNELS: [DebianKernel; 4] = [
         architecture: Architecture::Amd64,
         suite: "bookworm",
         package: "linux-image-cloud-amd64",
-        has_links: false,
     },
     DebianKernel {
         version: "6.12",
         architecture: Architecture::Amd64,
         suite: "trixie",
         package: "linux-image-amd64",
-        has_links: true,
     },
     DebianKernel {
         version: "7",
         architecture: Architecture::Amd64,
         suite: "sid",
         package: "linux-image-amd64",
-        has_links: true,
     },
     DebianKernel {
         version: "6.1",
         architecture: Architecture::Arm64,
         suite: "bookworm",
         package: "linux-image-cloud-arm64",
-        has_links: false,
     },
 ];
 
 /// What a machine of another architecture needs beside its kernel: each is unpacked whole.
-const FOREIGN_PROGRAMS: [&str; 2] = ["busybox-static", "iproute2"];
-/// What is unpacked of a kernel.
+const FOREIGN_PROGRAMS: [&str; 3] = ["busybox-static", "iproute2", "wireguard-tools"];
+/// What is unpacked of a kernel, beside its lists of modules.
 const UNPACKED: &str = "'*/vmlinuz*' '*/kernel/net/*' '*/kernel/lib/*' '*/kernel/crypto/*' \
      '*/kernel/arch/*' '*/kernel/drivers/net/*'";
 
@@ -81,12 +74,23 @@ impl DebianKernel {
 
     /// The compressed kernel, if it was fetched.
     pub(super) fn image(&self) -> Option<PathBuf> {
-        find_below(&self.folder().join("unpacked"), "vmlinuz")
+        find_below(&self.unpacked(), "vmlinuz")
+    }
+
+    fn unpacked(&self) -> PathBuf {
+        self.folder().join("unpacked")
+    }
+
+    /// Whether all of it was fetched.
+    fn is_complete(&self) -> bool {
+        let has_programs = self.architecture != Architecture::Arm64
+            || FOREIGN_PROGRAMS.iter().all(|name| self.programs().join("usr/share/doc").join(name).is_dir());
+        self.image().is_some() && self.modules().is_ok() && has_programs
     }
 
     /// Downloads and unpacks what is missing.
     pub(super) fn fetch(&self) -> Result<()> {
-        if self.image().is_some() {
+        if self.is_complete() {
             return Ok(());
         }
         let folder = self.folder();
@@ -99,14 +103,16 @@ impl DebianKernel {
             "cd {here} && rm -rf *.deb unpacked && mkdir unpacked\n\
              needs() {{ {apt_cache} depends \"$1\" | sed -n \"s/.*Depends: \\($2\\)/\\1/p\"; }}\n\
              image=$(needs {package} 'linux-image-[0-9].*' | head -n 1)\n\
-             {apt} download \"$image\" $(needs \"$image\" 'linux-\\(binary\\|modules\\)-.*' | sort -u)\n\
+             {apt} download \"$image\" $(needs \"$image\" 'linux-\\(base\\|binary\\|modules\\)-[0-9].*' | sort -u)\n\
              for file in *.deb; do\n\
-             dpkg-deb --fsys-tarfile \"$file\" | tar -x -C unpacked --wildcards {UNPACKED} 2> tar.log || true\n\
+             dpkg-deb --fsys-tarfile \"$file\" | tar -x -C unpacked --wildcards {UNPACKED} {lists} 2> tar.log || true\n\
              done\n\
              rm -f *.deb",
             apt_cache = apt.replacen("apt-get", "apt-cache", 1),
+            lists = LISTS.map(|list| format!("'*/{list}'")).join(" "),
         )))?;
         ensure!(self.image().is_some(), "{here} has no kernel");
+        self.modules()?;
         if self.architecture == Architecture::Arm64 { self.fetch_programs(&apt) } else { Ok(()) }
     }
 
@@ -145,68 +151,19 @@ impl DebianKernel {
         ))
     }
 
-    /// The modules of these names and all that they depend on, each behind what it depends on. A name that the
-    /// kernel has no module of is left out: it has that built in, or not at all.
-    pub(super) fn modules(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
-        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
-        for name in names {
-            self.add_module(name, &mut seen, &mut found)?;
-        }
-        Ok(found)
+    /// The lists of its modules, if it was fetched.
+    pub(super) fn modules(&self) -> Result<Modules> {
+        let missing =
+            || format!("no kernel {}: `cargo xtask kernels --all --setup` downloads it", self.name());
+        Modules::of(&self.unpacked()).with_context(missing)
     }
-
-    fn add_module(
-        &self,
-        name: &str,
-        seen: &mut BTreeSet<String>,
-        found: &mut Vec<(String, Vec<u8>)>,
-    ) -> Result<()> {
-        // A file has '-' where the name may have '_'.
-        let name = name.replace('-', "_");
-        if !seen.insert(name.clone()) {
-            return Ok(());
-        }
-        let unpacked = self.folder().join("unpacked");
-        let files = [name.clone(), name.replace('_', "-")].map(|name| format!("{name}.ko"));
-        let Some(file) = files.iter().find_map(|file| find_below(&unpacked, file)) else { return Ok(()) };
-        let module = decompressed(&file)?;
-        for needed in dependencies(&module) {
-            self.add_module(&needed, seen, found)?;
-        }
-        found.push((name, module));
-        Ok(())
-    }
-}
-
-/// A module's file as the kernel takes it without a decompressor.
-fn decompressed(file: &Path) -> Result<Vec<u8>> {
-    if file.extension().is_none_or(|extension| extension != "xz") {
-        return fs::read(file).with_context(|| format!("read {}", file.display()));
-    }
-    let output = Command::new("xz").arg("-dc").arg(file).output().context("start xz")?;
-    ensure!(output.status.success(), "xz cannot read {}", file.display());
-    Ok(output.stdout)
-}
-
-/// The names of what a module depends on, by its section `.modinfo`.
-fn dependencies(module: &[u8]) -> Vec<String> {
-    const MARK: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(MARK.len()).position(|bytes| bytes == MARK) else { return Vec::new() };
-    let names = module[at + MARK.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
-    let names = String::from_utf8_lossy(names);
-    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
 
-    #[test]
-    fn what_a_module_depends_on_is_read() {
-        assert_eq!(dependencies(b"x\0license=GPL\0depends=stp,llc\0name=garp\0"), ["stp", "llc"]);
-        assert!(dependencies(b"x\0depends=\0name=veth\0").is_empty());
-        assert!(dependencies(b"no module").is_empty());
-    }
+    use super::*;
 
     #[test]
     fn no_two_kernels_have_one_folder() {

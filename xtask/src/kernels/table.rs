@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::fetch::DebianKernel;
 use crate::architecture::Architecture;
 use crate::shell;
 
@@ -17,21 +18,37 @@ const HEAD: &str = "\
 |---|---|---|---|---|---|---|---|
 ";
 
-/// One kernel, one hook: each verdict was as expected, and the report exact.
+/// One kernel, one hook of one link, or a link that the kernel lacks.
 #[derive(Debug)]
 pub(super) struct TriedRow {
-    pub(super) version: &'static str,
-    pub(super) architecture: Architecture,
-    pub(super) release: String,
-    pub(super) link: &'static str,
-    pub(super) ingress: &'static str,
-    pub(super) egress: String,
-    pub(super) attempts: u64,
-    /// One number a program.
-    pub(super) verified: String,
+    version: &'static str,
+    architecture: Architecture,
+    release: String,
+    link: &'static str,
+    outcome: Outcome,
+}
+
+/// What a try has shown.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Each verdict was as expected, and the report exact.
+    Tried {
+        ingress: &'static str,
+        egress: String,
+        attempts: u64,
+        /// One number a program.
+        verified: String,
+    },
+    /// The kernel's package has no module of this name, and it is not built in.
+    Lacking(&'static str),
 }
 
 impl TriedRow {
+    pub(super) fn new(kernel: &DebianKernel, release: &str, link: &'static str, outcome: Outcome) -> Self {
+        let DebianKernel { version, architecture, .. } = *kernel;
+        Self { version, architecture, release: release.to_owned(), link, outcome }
+    }
+
     /// What the rows of one kernel begin with.
     fn beginning(&self) -> String {
         format!("| {} | {} |", self.version, self.architecture.name())
@@ -39,8 +56,13 @@ impl TriedRow {
 
     /// As a line of the table.
     pub(super) fn line(&self) -> String {
-        let Self { release, link, ingress, egress, attempts, verified, .. } = self;
-        format!("{} {release} | {link} | {ingress} | {egress} | {attempts} | {verified} |", self.beginning())
+        let shown = match &self.outcome {
+            Outcome::Tried { ingress, egress, attempts, verified } => {
+                format!("{ingress} | {egress} | {attempts} | {verified}")
+            }
+            Outcome::Lacking(module) => format!("not in this kernel: no `{module}` | | |"),
+        };
+        format!("{} {} | {} | {shown} |", self.beginning(), self.release, self.link)
     }
 }
 
@@ -95,19 +117,25 @@ fn check(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fetch::KERNELS;
     use super::*;
 
     fn row(version: &'static str, ingress: &'static str) -> TriedRow {
-        TriedRow {
-            version,
-            architecture: Architecture::Amd64,
-            release: format!("{version}.9"),
-            link: "veth",
-            ingress,
-            egress: "clsact".to_owned(),
-            attempts: 40,
-            verified: "1, 2".to_owned(),
-        }
+        let kernel = KERNELS.into_iter().find(|kernel| kernel.version == version).expect("a kernel");
+        let verified = "1, 2".to_owned();
+        let outcome = Outcome::Tried { ingress, egress: "clsact".to_owned(), attempts: 40, verified };
+        TriedRow::new(&kernel, &format!("{version}.9"), "veth", outcome)
+    }
+
+    #[test]
+    fn a_link_that_the_kernel_lacks_has_a_row_that_says_so() {
+        let kernel = &KERNELS[0];
+        let row = TriedRow::new(kernel, "6.1.9", "ppp", Outcome::Lacking("ppp_async"));
+        assert_eq!(row.line(), "| 6.1 | amd64 | 6.1.9 | ppp | not in this kernel: no `ppp_async` | | | |");
+        assert_eq!(
+            row.line().matches('|').count(),
+            HEAD.lines().next().unwrap_or_default().matches('|').count()
+        );
     }
 
     #[test]

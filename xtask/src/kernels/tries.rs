@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use handshake_lab::links::LinkKind;
@@ -16,7 +17,8 @@ use serde_json::Value;
 
 use super::fetch::{DebianKernel, KERNELS};
 use super::initramfs::Initramfs;
-use super::table::{self, TriedRow};
+use super::modules::Modules;
+use super::table::{self, Outcome, TriedRow};
 use super::{Args, BUSYBOX, TIMEOUT_S, between, boot_on, folder, libraries, part};
 use crate::architecture::{Architecture, build_unoptimised};
 use crate::toolchain::{self, version};
@@ -24,12 +26,14 @@ use crate::{packages, shell};
 
 /// The guest's first program.
 const INIT: &str = include_str!("guest.sh");
-/// The modules that the hooks and the interfaces need.
-const MODULES: [&str; 7] = ["sch_ingress", "cls_bpf", "veth", "8021q", "bonding", "wireguard", "ppp_async"];
+/// The modules that the hooks, the demo's interfaces and packet sockets need.
+const MODULES: [&str; 4] = ["sch_ingress", "cls_bpf", "veth", "af_packet"];
 /// The machine's memory in MiB: programs with all their line information are in it twice while it begins.
 const MEMORY: &str = "1536";
 /// The interface of the demo.
 const VETH: &str = "veth";
+/// The programs that the guest has beside handshake and its own.
+const PROGRAMS: [&str; 3] = [BUSYBOX, "ip", "wg"];
 /// The busybox programs that the guest uses.
 const APPLETS: [&str; 8] = ["cat", "insmod", "mkdir", "mount", "nsenter", "poweroff", "sh", "sleep"];
 /// The connections over a link that complete, and those that are refused.
@@ -50,25 +54,77 @@ pub(super) fn run(args: &Args) -> Result<()> {
             toolchain::choose(None, true)?;
         }
     }
-    let mut rows = Vec::new();
+    let mut failed = Vec::new();
     for kernel in &kernels {
-        let tries = tries(kernel);
-        let lines: Vec<String> = tries.iter().map(Try::line).collect();
-        let console = packed(kernel, &lines)?.boot(TIMEOUT_S + TRY_S * lines.len() as u64)?;
-        if args.console {
-            println!("{console}");
-        }
-        let release = between(&console, "kernel ", "\n")
-            .with_context(|| format!("{} did not boot:\n{console}", kernel.name()))?;
-        for (one, line) in tries.iter().zip(&lines) {
-            let said = part(&console, line)?;
-            let row = judge(kernel, release, *one, said)
-                .with_context(|| format!("{line} on Linux {release}:\n{said}"))?;
-            println!("{}", row.line());
-            rows.push(row);
+        match try_all(kernel, args.console) {
+            Ok(rows) if args.table => table::write(&rows)?,
+            Ok(_) => {}
+            Err(error) => failed.push(format!("{}: {error:#}", kernel.name())),
         }
     }
-    if args.table { table::write(&rows) } else { Ok(()) }
+    // What a machine has shown is not lost by the fault of another.
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok(())
+}
+
+/// Downloads the newest kernel, if it is missing.
+pub(super) fn fetch_newest() -> Result<()> {
+    newest()?.fetch()
+}
+
+/// Runs the scenario on the hook that the newest kernel has and the oldest lacks.
+pub(super) fn run_newest(console: bool) -> Result<()> {
+    let kernel = newest()?;
+    if kernel.modules().is_err() {
+        println!("skipped: needs kernel {}: `cargo xtask kernels --setup` downloads it", kernel.name());
+        return Ok(());
+    }
+    try_on(kernel, &[Try { link: VETH, hook: "tcx" }], console).map(|_| ())
+}
+
+/// The newest kernel that runs on a machine like this one.
+fn newest() -> Result<&'static DebianKernel> {
+    let own = KERNELS.iter().filter(|kernel| kernel.architecture == Architecture::Amd64);
+    own.max_by_key(|kernel| version(kernel.version)).context("no kernel")
+}
+
+/// Tries all that a kernel has. Returns the rows of the table, also those of the links that it lacks.
+fn try_all(kernel: &DebianKernel, console: bool) -> Result<Vec<TriedRow>> {
+    let modules = kernel.modules()?;
+    let (release, mut rows) = try_on(kernel, &tries(kernel, &modules), console)?;
+    for kind in LinkKind::ALL.into_iter().filter(|kind| !modules.has(module(*kind))) {
+        let row = TriedRow::new(kernel, &release, kind.name(), Outcome::Lacking(module(kind)));
+        println!("{}", row.line());
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Boots a kernel once for these tries. Returns its release and a row for each.
+fn try_on(kernel: &DebianKernel, tries: &[Try], console: bool) -> Result<(String, Vec<TriedRow>)> {
+    let lines: Vec<String> = tries.iter().map(Try::line).collect();
+    let machine = packed(kernel, &lines)?;
+    let booted = Instant::now();
+    let said = machine.boot(TIMEOUT_S + TRY_S * lines.len() as u64)?;
+    if console {
+        println!("{said}");
+    }
+    let release = between(&said, "kernel ", "\n").with_context(|| format!("it did not boot:\n{said}"))?;
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    for (one, line) in tries.iter().zip(&lines) {
+        let said = part(&said, line)?;
+        match judge(one, said) {
+            Ok(outcome) => {
+                let row = TriedRow::new(kernel, release, one.link, outcome);
+                println!("{}", row.line());
+                rows.push(row);
+            }
+            Err(error) => failed.push(format!("{line} on Linux {release}: {error:#}\n{said}")),
+        }
+    }
+    println!("Linux {release}: {} of {} tries in {} s", rows.len(), tries.len(), booted.elapsed().as_secs());
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok((release.to_owned(), rows))
 }
 
 /// The kernels that the arguments choose.
@@ -98,12 +154,27 @@ impl Try {
     }
 }
 
-/// The hooks that a kernel has on a veth, and the newest of each kind on the links that it knows beside.
-fn tries(kernel: &DebianKernel) -> Vec<Try> {
+/// The module that a kind of link needs.
+fn module(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Vlan => "8021q",
+        LinkKind::Bond => "bonding",
+        LinkKind::Wireguard => "wireguard",
+        LinkKind::Ppp => "ppp_async",
+    }
+}
+
+/// The kinds of link that a kernel has.
+fn present(modules: &Modules) -> impl Iterator<Item = LinkKind> {
+    LinkKind::ALL.into_iter().filter(|kind| modules.has(module(*kind)))
+}
+
+/// The hooks that a kernel has on a veth, and the newest of each kind on the links that it has beside.
+fn tries(kernel: &DebianKernel, modules: &Modules) -> Vec<Try> {
     let tcx = (version(kernel.version) >= TCX).then_some("tcx");
     let on = |link| move |hook| Try { link, hook };
     let hooks = ["clsact"].into_iter().chain(tcx).chain(["xdp-generic", "xdp-native"]);
-    let links = LinkKind::ALL.into_iter().filter(|_| kernel.has_links).flat_map(|kind| {
+    let links = present(modules).flat_map(|kind| {
         let xdp = kind.has_ethernet().then_some("xdp-generic");
         [tcx.unwrap_or("clsact")].into_iter().chain(xdp).map(on(kind.name()))
     });
@@ -133,7 +204,9 @@ pub(super) fn packed(kernel: &DebianKernel, tries: &[String]) -> Result<Packed> 
     let mut files = Initramfs::new();
     files.add("init", 0o755, INIT.as_bytes());
     files.add("tries", 0o644, format!("{}\n", tries.join("\n")).as_bytes());
-    for (number, (module, bytes)) in kernel.modules(&MODULES)?.into_iter().enumerate() {
+    let modules = kernel.modules()?;
+    let needed: Vec<&str> = MODULES.into_iter().chain(present(&modules).map(module)).collect();
+    for (number, (module, bytes)) in modules.in_order(&needed)?.into_iter().enumerate() {
         files.add(&format!("modules/{number:02}-{module}.ko"), 0o644, &bytes);
     }
     // Where iproute2 keeps the names of namespaces, as it has been built and as it was named before.
@@ -155,8 +228,8 @@ pub(super) fn packed(kernel: &DebianKernel, tries: &[String]) -> Result<Packed> 
 
 /// Adds this machine's programs, and the libraries of those that were built for it.
 fn add_own(files: &mut Initramfs, built: &[&Path]) -> Result<()> {
-    for name in [BUSYBOX, "ip", "wg"] {
-        let Some(program) = shell::find(name) else { continue };
+    for name in PROGRAMS {
+        let program = shell::find(name).with_context(|| format!("no {name}: --setup installs it"))?;
         files.copy(&program, &format!("bin/{name}"))?;
         add_libraries(files, &program)?;
     }
@@ -187,13 +260,16 @@ fn add_foreign(files: &mut Initramfs, kernel: &DebianKernel) -> Result<()> {
             }
         }
     }
-    [BUSYBOX, "ip"]
-        .into_iter()
-        .try_for_each(|name| files.copy(&programs.join("bin").join(name), &format!("bin/{name}")))
+    for name in PROGRAMS {
+        let mut places = ["bin", "usr/bin"].map(|folder| programs.join(folder).join(name)).into_iter();
+        let file = places.find(|file| file.is_file()).with_context(|| format!("no {name} was unpacked"))?;
+        files.copy(&file, &format!("bin/{name}"))?;
+    }
+    Ok(())
 }
 
 /// Holds what a try printed against what is expected of it.
-fn judge(kernel: &DebianKernel, release: &str, one: Try, said: &str) -> Result<TriedRow> {
+fn judge(one: &Try, said: &str) -> Result<Outcome> {
     let report = report(said)?;
     let figure = |name: &str| books::figure(&report, name);
     let attempts = figure("tcp.attempts")?;
@@ -201,9 +277,9 @@ fn judge(kernel: &DebianKernel, release: &str, one: Try, said: &str) -> Result<T
         let differing = demo::differences(&report)?;
         ensure!(differing.is_empty(), "{}", differing.join(", "));
     } else {
-        let counted: u64 = value(said, "packets: ")?.parse().context("the kernel's count")?;
+        let counted: u64 = value(said, "packets: ")?.parse().context("the packet socket's count")?;
         let seen = figure("packets.total")?;
-        ensure!(seen == counted, "{seen} packets at the hooks, and {counted} by the kernel's count");
+        ensure!(seen == counted, "{seen} packets at the hooks, and {counted} at a packet socket");
         let (completed, refused) = (figure("tcp.completed")?, figure("tcp.refused")?);
         ensure!(
             completed == CONNECTIONS && refused == CONNECTIONS,
@@ -213,11 +289,7 @@ fn judge(kernel: &DebianKernel, release: &str, one: Try, said: &str) -> Result<T
     }
     let interface = &report["source"]["interfaces"][0];
     ensure!(interface["ingress"] == one.hook, "another hook: {interface}");
-    Ok(TriedRow {
-        version: kernel.version,
-        architecture: kernel.architecture,
-        release: release.to_owned(),
-        link: one.link,
+    Ok(Outcome::Tried {
         ingress: one.hook,
         egress: interface["egress"].as_str().context("no egress hook")?.to_owned(),
         attempts,
