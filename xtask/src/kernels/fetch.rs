@@ -105,7 +105,8 @@ impl DebianKernel {
              image=$(needs {package} 'linux-image-[0-9].*' | head -n 1)\n\
              {apt} download \"$image\" $(needs \"$image\" 'linux-\\(base\\|binary\\|modules\\)-[0-9].*' | sort -u)\n\
              for file in *.deb; do\n\
-             dpkg-deb --fsys-tarfile \"$file\" | tar -x -C unpacked --wildcards {UNPACKED} {lists} 2> tar.log || true\n\
+             dpkg-deb --fsys-tarfile \"$file\" | tar -x -C unpacked --wildcards \
+             {UNPACKED} {lists} 2> tar.log || true\n\
              done\n\
              rm -f *.deb",
             apt_cache = apt.replacen("apt-get", "apt-cache", 1),
