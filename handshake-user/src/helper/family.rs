@@ -19,8 +19,9 @@ use rustix::process::{
 const GRACE: Duration = Duration::from_secs(3);
 /// Time between two looks at whether all have ended.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Time after which what SIGKILL does not end is left: another user's, or asleep in the kernel.
-const DEADLY: Duration = Duration::from_secs(2);
+/// Time after which what SIGKILL does not end is left: another user's, or asleep in the kernel. On a busy machine a
+/// killed process waits for its turn to end too.
+const DEADLY: Duration = Duration::from_secs(5);
 
 /// A command and its descendants.
 pub(super) struct Family {

@@ -377,7 +377,8 @@ fn is_running(pid: &str) -> bool {
 }
 
 fn await_end(pid: &str) -> Result<()> {
-    let deadline = Instant::now() + TIMEOUT;
+    // What ignores a signal has three seconds before it is killed.
+    let deadline = Instant::now() + 2 * TIMEOUT;
     while is_running(pid) {
         ensure!(Instant::now() < deadline, "{pid} still runs");
         thread::sleep(std::time::Duration::from_millis(2));
