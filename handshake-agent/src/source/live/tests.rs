@@ -6,6 +6,7 @@ mod flood;
 mod load;
 mod ring;
 mod snapshot;
+mod straight;
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};

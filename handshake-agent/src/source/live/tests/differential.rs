@@ -79,7 +79,7 @@ struct Arrival {
 #[test]
 fn kernel_and_host_agree_with_the_test_clock() {
     crate::attach::testing::in_namespace(|| {
-        let Some(mut live) = unfrozen(&tables(256)) else { return };
+        let Some(mut live) = unfrozen(&tables(4_096)) else { return };
         for scenario in scenarios() {
             for seed in seeds() {
                 configure(&mut live, &scenario.settings, &scenario.interfaces);
@@ -101,7 +101,7 @@ fn kernel_and_host_agree_with_their_own_clocks() {
         rules: Rules { half_open_after: FOREVER, expire_after: FOREVER, ..Rules::default() },
         ..tables(65_536)
     };
-    let scope = Scope { flows: 400, any_port: false, elsewhere: false };
+    let scope = Scope { flows: 400, any_port: false, elsewhere: false, smooth: false };
     // One hook point: whether a packet at another one is a repeat depends on the time. And no datagram from
     // elsewhere: it may be of no service, and is counted in `other` then.
     let hooks = &[Hook::Xdp, Hook::Ingress];
@@ -126,7 +126,7 @@ fn seeds() -> impl Iterator<Item = u64> {
     std::iter::once(SEED).chain(more)
 }
 
-fn scenarios() -> [Scenario; 8] {
+fn scenarios() -> [Scenario; 11] {
     let both = &[Hook::Ingress, Hook::Egress];
     let events = |settings| Settings { events: true, ..settings };
     let one_sided = Rules { one_sided: true, ..Rules::default() };
@@ -147,7 +147,7 @@ fn scenarios() -> [Scenario; 8] {
         },
         // More services than the table has rows: the rest is counted in `other`, or takes another's row.
         Scenario {
-            scope: Scope { flows: 400, any_port: true, elsewhere: true },
+            scope: Scope { flows: 400, any_port: true, elsewhere: true, smooth: false },
             packets: 40_000,
             covers: exchanges,
             ..scenario("more services than rows", tables(256))
@@ -159,11 +159,21 @@ fn scenarios() -> [Scenario; 8] {
             interfaces: two_interfaces(),
             ..scenario("gates", events(tables(256)))
         },
+        handshakes("handshakes at xdp", &[Hook::Xdp]),
+        handshakes("handshakes at ingress", &[Hook::Ingress]),
+        handshakes("handshakes at egress", &[Hook::Egress]),
     ]
 }
 
+/// Handshakes at one hook, with room for all: most go straight, each of their segments.
+fn handshakes(name: &'static str, hooks: &'static [Hook]) -> Scenario {
+    let scope = Scope { flows: 120, any_port: false, elsewhere: false, smooth: true };
+    let settings = tables(4_096);
+    Scenario { scope, hooks, packets: 6_000, look_every: 100, covers: completed, ..scenario(name, settings) }
+}
+
 fn scenario(name: &'static str, settings: Settings) -> Scenario {
-    let scope = Scope { flows: 120, any_port: false, elsewhere: true };
+    let scope = Scope { flows: 120, any_port: false, elsewhere: true, smooth: false };
     Scenario {
         name,
         settings,
@@ -221,6 +231,13 @@ fn every_counter(words: &[u64]) {
     let last = Counter::EnteredResponderAborted as usize;
     let idle: Vec<_> = (0..=last).filter(|place| words[*place] == 0 && !still.contains(place)).collect();
     assert!(idle.is_empty(), "counters that never moved: {idle:?}");
+}
+
+fn completed(words: &[u64]) {
+    let [attempts, completed, evicted] = [Counter::Attempts, Counter::Completed, Counter::EvictedCompleted]
+        .map(|counter| words[counter as usize]);
+    assert!(attempts > 1_800 && completed > 1_000, "{attempts} attempts, {completed} completed");
+    assert_eq!(evicted, 0, "there is room");
 }
 
 fn exchanges(words: &[u64]) {

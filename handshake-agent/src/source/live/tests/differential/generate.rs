@@ -120,6 +120,8 @@ pub(super) struct Scope {
     pub(super) any_port: bool,
     /// Whether UDP is answered from elsewhere too.
     pub(super) elsewhere: bool,
+    /// Whether there are handshakes without incident alone, in frames without noise.
+    pub(super) smooth: bool,
 }
 
 /// An endless stream of frames.
@@ -144,6 +146,9 @@ impl Generator {
     /// The next frame: usually the next packet of a conversation, sometimes corrupted.
     pub(super) fn frame(&mut self) -> Vec<u8> {
         self.frames += 1;
+        if self.scope.smooth {
+            return self.next_of_a_handshake();
+        }
         match (self.scope.elsewhere, self.frames % ELSEWHERE_EVERY) {
             (true, 0) => asked(self.frames / ELSEWHERE_EVERY, false),
             (true, 1) if self.frames > 1 => asked(self.frames / ELSEWHERE_EVERY, true),
@@ -173,6 +178,26 @@ impl Generator {
             bytes.resize(bytes.len() + self.random.below(2500), 0);
         }
         bytes
+    }
+
+    /// The next segment of a handshake. Of what was drawn for its flow, only ends and numbers count.
+    fn next_of_a_handshake(&mut self) -> Vec<u8> {
+        let place = self.random.below(self.flows.len());
+        let Flow { ipv6, ends, isn: [j, k], next, .. } = self.flows[place];
+        self.flows[place].next += 1;
+        let (next_j, next_k) = (j.wrapping_add(1), k.wrapping_add(1));
+        let (flags, seq, ack) = match next {
+            0 => (flag::SYN, j, 0),
+            1 => (flag::SYN | flag::ACK, k, next_j),
+            _ => {
+                self.flows[place] = flow(&mut self.random, self.scope);
+                (flag::ACK, next_j, next_k)
+            }
+        };
+        let (from, to) = if next == 1 { (ends[1], ends[0]) } else { (ends[0], ends[1]) };
+        let frame = address(FrameBuilder::new(Link::Ethernet), ipv6, from.0, to.0).tcp(flags, seq, ack);
+        let options = self.random.pick(&[0, 12, 40]);
+        frame.tcp_options(&[1; 40][..options]).between(from.1, to.1).bytes().to_vec()
     }
 
     /// The conversation after `old`: other ends, or the same ends with other numbers, as when a port is used
