@@ -237,7 +237,7 @@ fn template(ipv6: bool, forth: bool, transport: impl Fn(FrameBuilder) -> FrameBu
 }
 
 /// Two CPUs that this process may use; `None`, counted as skipped, if there is only one.
-fn two_cpus() -> Option<[usize; 2]> {
+pub(super) fn two_cpus() -> Option<[usize; 2]> {
     let set = sched_getaffinity(None).expect("the CPUs of this thread");
     let cpus: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
     if let [first, second, ..] = cpus[..] {
