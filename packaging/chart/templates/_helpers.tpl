@@ -54,7 +54,7 @@ A test holds both equal.
 {{- $makers := ternary 48 0 (has "--process" .Values.options) -}}
 {{- $tables := add (mul $slots4 (add 80 $makers)) (mul $slots6 (add 144 $makers)) -}}
 {{- $each := add 152064 (mul $far 512) -}}
-{{ add $tables (mul $each $cpus) 39985960 }}
+{{ add $tables (mul $each $cpus) 41034536 }}
 {{- end }}
 
 {{/* The limit of memory: the peak in MiB, rounded up, and the headroom. */}}
