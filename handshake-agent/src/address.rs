@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use handshake_common::abi::Net;
-use handshake_common::flow::Family;
+use handshake_common::flow::Address;
 use ipnet::IpNet;
 
 /// A port, or several in a row; both ends belong to it.
@@ -59,8 +59,8 @@ impl Cidr {
 
     /// The filter as the kernel side reads it.
     pub fn net(self) -> Net {
-        let (address, family) = words(self.0.addr());
-        Net { address, mask: words(self.0.netmask()).0, family: family as u32 }
+        let (address, family) = Address::of(self.0.addr());
+        Net { address, mask: Address::of(self.0.netmask()).0, family: family as u64 }
     }
 
     /// Whether an address has this prefix.
@@ -143,33 +143,11 @@ impl fmt::Display for Ends {
     }
 }
 
-/// An address as records hold it: words in host order, most significant first, IPv4 in the first word.
-pub fn words(address: IpAddr) -> ([u32; 4], Family) {
-    match address {
-        IpAddr::V4(v4) => ([v4.to_bits(), 0, 0, 0], Family::V4),
-        IpAddr::V6(v6) => {
-            let bits = v6.to_bits();
-            #[expect(clippy::cast_possible_truncation, reason = "one word of four is cut out")]
-            let word = |i: u32| (bits >> (96 - 32 * i)) as u32;
-            ([word(0), word(1), word(2), word(3)], Family::V6)
-        }
-    }
-}
-
-/// The address that [`words`] took apart.
-pub fn ip(words: [u32; 4], family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(words[0].into()),
-        Family::V6 => {
-            let bits = words.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(*word));
-            IpAddr::V6(bits.into())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Cidr, Ends, PortRange, ip, words};
+    use handshake_common::flow::Address;
+
+    use super::{Cidr, Ends, PortRange};
 
     #[test]
     fn ports_are_one_or_a_range() {
@@ -197,11 +175,17 @@ mod tests {
     #[test]
     fn prefixes_are_masked_and_whole_addresses_are_the_longest() {
         let table = [
-            ("10.1.2.3/8", "10.0.0.0/8", [0x0a00_0000, 0, 0, 0], [0xff00_0000, 0, 0, 0], 1),
-            ("10.1.2.3", "10.1.2.3/32", [0x0a01_0203, 0, 0, 0], [u32::MAX, 0, 0, 0], 1),
-            ("0.0.0.0/0", "0.0.0.0/0", [0; 4], [0; 4], 1),
-            ("2001:db8::1/33", "2001:db8::/33", [0x2001_0db8, 0, 0, 0], [u32::MAX, 1 << 31, 0, 0], 2),
-            ("::1", "::1/128", [0, 0, 0, 1], [u32::MAX; 4], 2),
+            ("10.1.2.3/8", "10.0.0.0/8", Address::v4(0x0a00_0000), Address::v4(0xff00_0000), 1),
+            ("10.1.2.3", "10.1.2.3/32", Address::v4(0x0a01_0203), Address::v4(u32::MAX), 1),
+            ("0.0.0.0/0", "0.0.0.0/0", Address::default(), Address::default(), 1),
+            (
+                "2001:db8::1/33",
+                "2001:db8::/33",
+                Address::v6([0x2001_0db8, 0, 0, 0]),
+                Address::v6([u32::MAX, 1 << 31, 0, 0]),
+                2,
+            ),
+            ("::1", "::1/128", Address::v6([0, 0, 0, 1]), Address::v6([u32::MAX; 4]), 2),
         ];
         for (text, shown, address, mask, family) in table {
             let cidr: Cidr = text.parse().expect(text);
@@ -227,15 +211,6 @@ mod tests {
         for (prefix, address, expected) in table {
             let cidr: Cidr = prefix.parse().expect(prefix);
             assert_eq!(cidr.contains(address.parse().expect(address)), expected, "{prefix} {address}");
-        }
-    }
-
-    #[test]
-    fn addresses_survive_the_records_form() {
-        for text in ["127.0.0.1", "255.255.255.255", "::1", "2001:db8:1:2:3:4:5:6"] {
-            let address = text.parse().expect("an address");
-            let (parts, family) = words(address);
-            assert_eq!(ip(parts, family), address);
         }
     }
 }

@@ -9,14 +9,13 @@ use handshake_common::abi::{
     Maker, Makers, NO_POINT, SERVICE_GAUGES, SERVICES, Service, TICK_SHIFT, TcpRecord, UdpRecord, WORKLOAD,
     address_of_group, class_index, tag,
 };
-use handshake_common::flow::{End, Family, FlowKey, Side};
+use handshake_common::flow::{Address, End, Family, FlowKey, Side};
 use handshake_common::latency::{bucket, connect_place};
 
 use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
 use handshake_common::verdict::Leg;
 use handshake_common::wire::{Class, TCP, UDP};
 
-use crate::address::words;
 use crate::error::Error;
 use crate::model::snapshot::{Beginning, FIRST_UDP_ROW, LiveOrigin, Origin, RunContext, Snapshot};
 use crate::options::Filter;
@@ -167,7 +166,7 @@ impl Fake {
     /// Adds a row to the service table for `address`, such as `10.0.0.2:443`.
     pub fn service(&mut self, row: u16, address: &str) {
         let socket: SocketAddr = address.parse().expect("an address and a port");
-        let (address, family) = words(socket.ip());
+        let (address, family) = Address::of(socket.ip());
         let service = Service {
             state: 2,
             address,
@@ -187,10 +186,10 @@ impl Fake {
 
     /// Counts ended attempts of control groups without a row of their own.
     pub fn unowned(&mut self, ended: &[(Counter, u64)]) {
-        self.workload_row(([0; 4], 0, 0), ended);
+        self.workload_row((Address::default(), 0, 0), ended);
     }
 
-    fn workload_row(&mut self, (address, port, protocol): ([u32; 4], u16, u8), ended: &[(Counter, u64)]) {
+    fn workload_row(&mut self, (address, port, protocol): (Address, u16, u8), ended: &[(Counter, u64)]) {
         let row = u16::try_from(SERVICES as usize + 1 + self.workloads.len()).expect("a few rows");
         let mut gauges = [0; SERVICE_GAUGES];
         for (counter, count) in ended {
@@ -282,7 +281,7 @@ pub fn udp_record(initiator: &str, responder: &str, state: State) -> Record {
 fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Record {
     let end = |text: &str| {
         let socket: SocketAddr = text.parse().expect("an address and a port");
-        let (address, family) = words(socket.ip());
+        let (address, family) = Address::of(socket.ip());
         ((address, socket.port()), family)
     };
     let ((from, family), (to, _)) = (end(initiator), end(responder));
@@ -299,7 +298,7 @@ fn with(initiator: &str, responder: &str, state: State, detail: Detail) -> Recor
         service: 0,
         last_jiffies: 1_000_000,
         detail,
-        reporter: [0; 4],
+        reporter: Address::default(),
         control_groups: ControlGroups::default(),
         makers: Makers::default(),
     }

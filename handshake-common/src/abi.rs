@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use crate::counter::{COUNTERS, Counter};
-use crate::low_half;
+use crate::flow::Address;
 use crate::verdict::Leg;
 use crate::wire::Class;
 
@@ -67,23 +67,23 @@ pub struct Config {
     pub expire_after_ns: u64,
     /// A completed connection without a packet for this long counts as closed.
     pub idle_after_jiffies: u32,
+    /// A segment at another hook point this long after the side's latest is no repeat.
+    pub repeat_within_jiffies: u32,
     /// Flows with neither end in one of these are filtered out, where [`option::NETS`] asks for it. The first
     /// without a family ends them.
     pub nets: [Net; MAX_NETS],
-    /// A segment at another hook point this long after the side's latest is no repeat.
-    pub repeat_within_jiffies: u32,
 }
 
-/// An address of this host: the key of the map `LOCAL`. IPv4: the first word.
+/// An address of this host: the key of the map `LOCAL`.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct LocalAddress {
-    /// In host order, most significant word first.
-    pub address: [u32; 4],
+    /// The address.
+    pub address: Address,
     /// [`Family`](crate::flow::Family) as a number.
-    pub family: u32,
+    pub family: u64,
 }
 
 /// Addresses of this host that are known to the programs, at most: the lowest of them.
@@ -113,16 +113,16 @@ pub mod option {
     pub const VEIL: u32 = 1 << 31;
 }
 
-/// An address prefix. IPv4: first word of each, and `family` 1.
+/// An address prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Net {
-    /// The prefix, in host order, most significant word first.
-    pub address: [u32; 4],
+    /// The prefix.
+    pub address: Address,
     /// Ones where `address` counts.
-    pub mask: [u32; 4],
+    pub mask: Address,
     /// [`Family`](crate::flow::Family) as a number; 0: no prefix.
-    pub family: u32,
+    pub family: u64,
 }
 
 /// What the tracker knows of a TCP conversation, beside key and tag. 40 bytes.
@@ -207,7 +207,7 @@ pub union Body {
 pub struct Flow4 {
     /// [`tag`].
     pub tag: u64,
-    /// The smaller address, in host order.
+    /// The word that the smaller address is in memory.
     pub low: u32,
     /// The larger address.
     pub high: u32,
@@ -229,14 +229,14 @@ pub struct Flow6 {
     pub ports: u32,
     /// Jiffies of the latest packet.
     pub last_jiffies: u32,
-    /// The smaller address, in host order, most significant word first.
-    pub low: [u32; 4],
+    /// The smaller address.
+    pub low: Address,
     /// The larger address.
-    pub high: [u32; 4],
+    pub high: Address,
     /// What is known of the flow.
     pub body: Body,
     /// Who sent the ICMP error that made the flow unreachable.
-    pub reporter: [u32; 4],
+    pub reporter: Address,
     /// No meaning; zero.
     pub reserved: [u64; 3],
 }
@@ -458,9 +458,8 @@ pub struct Service {
     /// row is given to another service, and then the jiffies at which something last came for the row. Of
     /// `other`: bit 0 while rows are exchanged, above it the number of exchanges.
     pub state: u64,
-    /// The responder's address, in host order, most significant word first. Of a workload the id of the control
-    /// group, in the first two words.
-    pub address: [u32; 4],
+    /// The responder's address. Of a workload the id of the control group, most significant byte first.
+    pub address: Address,
     /// The responder's port; of a workload its [`Side`](crate::flow::Side) as a number.
     pub port: u16,
     /// [`TCP`](crate::wire::TCP) or [`UDP`](crate::wire::UDP); of a workload [`WORKLOAD`].
@@ -480,14 +479,15 @@ pub const WORKLOAD: u8 = 253;
 /// The id of a control group in the place of a row's address.
 #[inline(always)]
 #[must_use]
-pub const fn address_of_group(id: u64) -> [u32; 4] {
-    [low_half(id >> 32), low_half(id), 0, 0]
+pub const fn address_of_group(id: u64) -> Address {
+    Address([id.to_be(), 0])
 }
 
 /// The id of the control group whose row has this address.
+#[inline(always)]
 #[must_use]
-pub const fn group_of_address([high, low, ..]: [u32; 4]) -> u64 {
-    (high as u64) << 32 | low as u64
+pub const fn group_of_address(Address([id, _]): Address) -> u64 {
+    u64::from_be(id)
 }
 
 /// Room for the gauges of a service; TCP's identity uses fifteen words of it.
@@ -503,10 +503,10 @@ pub struct Event {
     pub tag: u64,
     /// When it ended.
     pub ended_ns: u64,
-    /// The smaller address, in host order, most significant word first.
-    pub low: [u32; 4],
+    /// The smaller address.
+    pub low: Address,
     /// The larger address.
-    pub high: [u32; 4],
+    pub high: Address,
     /// The port of `low` in the upper half, of `high` in the lower.
     pub ports: u32,
     /// Jiffies of the latest packet.

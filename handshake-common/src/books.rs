@@ -7,8 +7,8 @@
 
 use core::hint::cold_path;
 
-use crate::abi::{CONNECT_WORDS, COUNTERS, Counter, SERVICE_GAUGES, SERVICE_WAS_SILENT};
-use crate::flow::Family;
+use crate::abi::{CONNECT_WORDS, COUNTERS, Counter, SERVICE_GAUGES, SERVICE_WAS_SILENT, group_of_address};
+use crate::flow::{Address, Family};
 #[cfg(not(target_arch = "bpf"))]
 use crate::shared::read_fence;
 use crate::shared::{Shared32, Shared64};
@@ -95,7 +95,7 @@ impl Default for Books {
 #[repr(C, align(64))]
 pub struct ServiceRow {
     state: Shared64,
-    address: [Shared32; 4],
+    address: [Shared64; 2],
     /// Port, protocol and family, in the order of the row's bytes.
     what: Shared32,
     searched_jiffies: Shared32,
@@ -166,8 +166,8 @@ pub enum Claim {
 /// Who answers: address, port, protocol and family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceKey {
-    /// The responder's address, in host order, most significant word first.
-    pub address: [u32; 4],
+    /// The responder's address.
+    pub address: Address,
     /// The responder's port, then protocol, then family, as the row's bytes lie.
     what: u32,
 }
@@ -183,7 +183,7 @@ impl ServiceKey {
     /// The key of a responder.
     #[inline(always)]
     #[must_use]
-    pub const fn new(address: [u32; 4], port: u16, protocol: u8, family: u8) -> Self {
+    pub const fn new(address: Address, port: u16, protocol: u8, family: u8) -> Self {
         let port = port.to_ne_bytes();
         Self { address, what: u32::from_ne_bytes([port[0], port[1], protocol, family]) }
     }
@@ -207,12 +207,12 @@ impl ServiceKey {
     #[inline(always)]
     #[must_use]
     pub const fn mix(&self, factors: &[u64; crate::abi::HASH_WORDS]) -> u32 {
-        let a = &self.address;
+        let Address([a, b]) = self.address;
         let sum = factors[0]
-            .wrapping_add((a[0] as u64).wrapping_mul(factors[1]))
-            .wrapping_add((a[1] as u64).wrapping_mul(factors[2]))
-            .wrapping_add((a[2] as u64).wrapping_mul(factors[3]))
-            .wrapping_add((a[3] as u64).wrapping_mul(factors[4]))
+            .wrapping_add((low_half(a) as u64).wrapping_mul(factors[1]))
+            .wrapping_add((a >> 32).wrapping_mul(factors[2]))
+            .wrapping_add((low_half(b) as u64).wrapping_mul(factors[3]))
+            .wrapping_add((b >> 32).wrapping_mul(factors[4]))
             .wrapping_add((self.what as u64).wrapping_mul(factors[5]));
         (sum >> 32) as u32
     }
@@ -223,7 +223,7 @@ impl ServiceKey {
     #[inline(always)]
     #[must_use]
     pub const fn mix_of_group(&self, factors: &[u64; crate::abi::HASH_WORDS]) -> u32 {
-        let word = ((self.address[0] ^ self.what) as u64) << 32 | self.address[1] as u64;
+        let word = group_of_address(self.address) ^ (self.what as u64) << 32;
         (word.wrapping_mul(factors[1] | 1) >> 32) as u32
     }
 }
@@ -234,7 +234,7 @@ impl ServiceRow {
     pub const fn new() -> Self {
         Self {
             state: Shared64::new(FREE),
-            address: [const { Shared32::new(0) }; 4],
+            address: [const { Shared64::new(0) }; 2],
             what: Shared32::new(0),
             searched_jiffies: Shared32::new(0),
             gauges: [const { Shared64::new(0) }; SERVICE_GAUGES],
@@ -272,9 +272,7 @@ impl ServiceRow {
     #[inline(always)]
     pub fn is_of_group(&self, key: &ServiceKey, now: u32) -> bool {
         let state = self.state.load_in_order();
-        let holds = self.address[1].load() == key.address[1]
-            && self.what.load() == key.what
-            && self.address[0].load() == key.address[0];
+        let holds = self.address[0].load() == key.address.0[0] && self.what.load() == key.what;
         state & KIND == VALID && holds && self.keep(state, now)
     }
 
@@ -368,33 +366,23 @@ impl ServiceRow {
     /// Whose the row is, if it is valid.
     #[inline(always)]
     pub fn key(&self) -> ServiceKey {
-        let address =
-            [self.address[0].load(), self.address[1].load(), self.address[2].load(), self.address[3].load()];
-        ServiceKey { address, what: self.what.load() }
+        let address = [self.address[0].load(), self.address[1].load()];
+        ServiceKey { address: Address(address), what: self.what.load() }
     }
 
     #[inline(always)]
     fn write(&self, key: &ServiceKey) {
-        self.address[0].store(key.address[0]);
-        self.address[1].store(key.address[1]);
-        self.address[2].store(key.address[2]);
-        self.address[3].store(key.address[3]);
+        self.address[0].store(key.address.0[0]);
+        self.address[1].store(key.address.0[1]);
         self.what.store(key.what);
     }
 
     #[inline(always)]
     fn holds(&self, key: &ServiceKey) -> bool {
-        // A row whose family is IPv4 has no further words.
+        // A row whose family is IPv4 has no further word.
         self.what.load() == key.what
-            && self.address[0].load() == key.address[0]
-            && (key.family() == Family::V4 as u8 || self.holds_rest(key))
-    }
-
-    #[inline(always)]
-    fn holds_rest(&self, key: &ServiceKey) -> bool {
-        self.address[1].load() == key.address[1]
-            && self.address[2].load() == key.address[2]
-            && self.address[3].load() == key.address[3]
+            && self.address[0].load() == key.address.0[0]
+            && (key.family() == Family::V4 as u8 || self.address[1].load() == key.address.0[1])
     }
 
     /// Adds to the gauge whose place in the counter block is given: [`Counter::Attempts`] to
@@ -456,7 +444,7 @@ impl ServiceRow {
         let what = self.what.load().to_ne_bytes();
         crate::abi::Service {
             state: self.state.load(),
-            address: core::array::from_fn(|i| self.address[i].load()),
+            address: self.key().address,
             port: u16::from_ne_bytes([what[0], what[1]]),
             protocol: what[2],
             family: what[3],

@@ -389,7 +389,9 @@ impl<'a, P: Platform> Lookup<'a, P> {
         which: usize,
         fits: impl Fn(Tag) -> bool,
     ) -> Option<(&'a Set<S>, u32, u32, Tag)> {
-        let place = self.place_of::<S>(self.hash::<S>(which));
+        // The second hash shares no work with the first, which nearly always is enough.
+        let key = if which == 0 { self.key } else { self.key.opaque() };
+        let place = self.place_of::<S>(table::hash(&key, S::FAMILY, &self.config.factors[which]));
         let set = S::set(self.platform, place)?;
         let mut way = 0;
         while way < WAYS {

@@ -16,7 +16,7 @@
 //! interface the table of interfaces
 //! abi       what the kernel and the agent share, with its layout
 //! wire      parsing
-//! flow      keys and sides        shared    atomic words
+//! flow      addresses, keys, sides   shared  atomic words
 //! verdict   the table of verdicts, causes, signs   seq  sequence numbers
 //! counter   the words of the counter block
 //! ```

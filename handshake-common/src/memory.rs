@@ -11,7 +11,7 @@ use crate::abi::{
 };
 use crate::books::{Books, ConnectRow, ServiceRow};
 use crate::engine::{self, Platform, Table};
-use crate::flow::Family;
+use crate::flow::{Address, Family};
 use crate::interface::GROUPS;
 use crate::record::{Now, Record};
 use crate::shared::Shared64;
@@ -72,7 +72,7 @@ pub type EventSink<'a> = &'a dyn Fn(&Event) -> bool;
 pub type OnEvict<'a> = &'a dyn Fn(&Record, Option<Counter>);
 
 /// Says whether an address of a family is one of the watched host's own.
-pub type IsLocal<'a> = &'a dyn Fn(&[u32; 4], u8) -> bool;
+pub type IsLocal<'a> = &'a dyn Fn(&Address, u8) -> bool;
 
 /// How full the tables are, as far as records came into free slots.
 #[derive(Debug, Default)]
@@ -347,7 +347,7 @@ impl Platform for Memory<'_> {
         }
     }
 
-    fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
+    fn is_local(&self, address: &Address, family: u8) -> bool {
         self.is_local.is_some_and(|is_local| is_local(address, family))
     }
 

@@ -2,7 +2,7 @@
 //! Kernel, snapshot and replay ask the same questions here.
 
 use crate::abi::{Config, ControlGroups, Counter, Makers, TICK_SHIFT, TcpRecord, UdpRecord, tag};
-use crate::flow::{Family, FlowKey, Side};
+use crate::flow::{Address, Family, FlowKey, Side};
 use crate::low_half;
 use crate::verdict::{Cause, Leg, Role, Row, TCP, UDP, UdpVerdict, Verdict, row_of};
 
@@ -594,7 +594,7 @@ pub struct Record {
     /// says it for both families.
     ///
     /// [`reporter`]: Self::reporter
-    pub reporter: [u32; 4],
+    pub reporter: Address,
     /// The control groups that own its ends; of a flow without, zeros.
     pub control_groups: ControlGroups,
     /// The processes that made the sockets at its ends; zeros of a flow without, and where they are not kept.
@@ -604,7 +604,7 @@ pub struct Record {
 impl Record {
     /// Address and port of one side.
     #[must_use]
-    pub const fn end(&self, side: Side) -> ([u32; 4], u16) {
+    pub const fn end(&self, side: Side) -> (Address, u16) {
         let initiator_high = self.flags & tag::INITIATOR_HIGH != 0;
         let high = initiator_high == matches!(side, Side::Initiator);
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is the port of the high end")]
@@ -618,14 +618,14 @@ impl Record {
     /// Who sent the ICMP error that made the flow unreachable; `None` of any other flow, or where it is not
     /// known.
     #[must_use]
-    pub fn reporter(&self) -> Option<[u32; 4]> {
+    pub fn reporter(&self) -> Option<Address> {
         let word = match (&self.detail, self.state) {
             (Detail::Tcp(tcp), State::Unreachable) if self.flags & HOLDS_K == 0 => tcp.isn_responder,
             (Detail::Udp(udp), State::UdpUnreachable) => udp.answer_after,
             _ => return None,
         };
-        let address = if let Family::V4 = self.family { [word, 0, 0, 0] } else { self.reporter };
-        (address != [0; 4]).then_some(address)
+        let address = if let Family::V4 = self.family { Address::v4(word) } else { self.reporter };
+        (address != Address::default()).then_some(address)
     }
 
     /// Is it past its time? Open attempts and UDP flows only: the rest does not expire.

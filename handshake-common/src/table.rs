@@ -8,7 +8,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use crate::abi::{self, ControlGroups, HASH_WORDS, MAKER_WORDS, TICK_SHIFT, TcpRecord, UdpRecord, WAYS, tag};
-use crate::flow::{Family, FlowKey};
+use crate::flow::{Address, Family, FlowKey};
 use crate::record::{Clocks, Now, State, jiffies_since, provisional_states};
 use crate::shared::{Shared32, Shared64};
 use crate::{below, low_half};
@@ -336,9 +336,9 @@ pub trait Slot {
     /// The key in it, of a flow whose state is UDP's or not.
     fn key(&self, udp: bool) -> FlowKey;
     /// Who made the flow unreachable; zeros where the record has it.
-    fn reporter(&self) -> [u32; 4];
+    fn reporter(&self) -> Address;
     /// Keeps it, where there is room beside the record; the slot is owned.
-    fn set_reporter(&self, reporter: &[u32; 4]);
+    fn set_reporter(&self, reporter: Address);
 }
 
 /// A slot of the IPv4 table: the bytes of [`abi::Flow4`].
@@ -360,10 +360,10 @@ pub struct Slot6 {
     tag: Shared64,
     ports: Shared32,
     last: Shared32,
-    low: [Shared32; 4],
-    high: [Shared32; 4],
+    low: [Shared64; 2],
+    high: [Shared64; 2],
     body: SlotBody,
-    reporter: [Shared32; 4],
+    reporter: [Shared64; 2],
     reserved: [Shared64; 3],
 }
 
@@ -399,29 +399,31 @@ impl Slot for Slot4 {
     }
     #[inline(always)]
     fn holds(&self, key: &FlowKey) -> bool {
-        self.low.load() == key.low[0] && self.high.load() == key.high[0] && self.ports.load() == key.ports
+        self.low.load() == key.low.first()
+            && self.high.load() == key.high.first()
+            && self.ports.load() == key.ports
     }
     #[inline(always)]
     fn set_key(&self, key: &FlowKey) {
-        self.low.store(key.low[0]);
-        self.high.store(key.high[0]);
+        self.low.store(key.low.first());
+        self.high.store(key.high.first());
         self.ports.store(key.ports);
     }
     #[inline(always)]
     fn key(&self, udp: bool) -> FlowKey {
         FlowKey {
-            low: [self.low.load(), 0, 0, 0],
-            high: [self.high.load(), 0, 0, 0],
+            low: Address::of_first(self.low.load()),
+            high: Address::of_first(self.high.load()),
             ports: self.ports.load(),
             udp,
         }
     }
     #[inline(always)]
-    fn reporter(&self) -> [u32; 4] {
-        [0; 4]
+    fn reporter(&self) -> Address {
+        Address::default()
     }
     #[inline(always)]
-    fn set_reporter(&self, _reporter: &[u32; 4]) {}
+    fn set_reporter(&self, _reporter: Address) {}
 }
 
 impl Slot for Slot6 {
@@ -441,52 +443,48 @@ impl Slot for Slot6 {
     }
     #[inline(always)]
     fn holds(&self, key: &FlowKey) -> bool {
-        self.ports.load() == key.ports && equal(&self.low, &key.low) && equal(&self.high, &key.high)
+        self.ports.load() == key.ports && equal(&self.low, key.low) && equal(&self.high, key.high)
     }
     #[inline(always)]
     fn set_key(&self, key: &FlowKey) {
         self.ports.store(key.ports);
-        set(&self.low, &key.low);
-        set(&self.high, &key.high);
+        set(&self.low, key.low);
+        set(&self.high, key.high);
     }
     #[inline(always)]
     fn key(&self, udp: bool) -> FlowKey {
         FlowKey { low: get(&self.low), high: get(&self.high), ports: self.ports.load(), udp }
     }
     #[inline(always)]
-    fn reporter(&self) -> [u32; 4] {
+    fn reporter(&self) -> Address {
         get(&self.reporter)
     }
     #[inline(always)]
-    fn set_reporter(&self, reporter: &[u32; 4]) {
+    fn set_reporter(&self, reporter: Address) {
         set(&self.reporter, reporter);
     }
 }
 
 #[inline(always)]
-fn equal(words: &[Shared32; 4], address: &[u32; 4]) -> bool {
-    words[0].load() == address[0]
-        && words[1].load() == address[1]
-        && words[2].load() == address[2]
-        && words[3].load() == address[3]
+fn equal(words: &[Shared64; 2], Address(address): Address) -> bool {
+    words[0].load() == address[0] && words[1].load() == address[1]
 }
 
 #[inline(always)]
-fn set(words: &[Shared32; 4], address: &[u32; 4]) {
+fn set(words: &[Shared64; 2], Address(address): Address) {
     words[0].store(address[0]);
     words[1].store(address[1]);
-    words[2].store(address[2]);
-    words[3].store(address[3]);
 }
 
 #[inline(always)]
-fn get(words: &[Shared32; 4]) -> [u32; 4] {
-    [words[0].load(), words[1].load(), words[2].load(), words[3].load()]
+fn get(words: &[Shared64; 2]) -> Address {
+    Address([words[0].load(), words[1].load()])
 }
 
 /// Multilinear hashing: one multiplication a word, strongly universal in the upper 32 bits of the sum
 /// (Lemire and Kaser, "Strongly universal string hashing is fast", 2014), so that without knowing
-/// the factors no sender can aim keys at one set. Mixed at the end: keys in arithmetic progression, as ports
+/// the factors no sender can aim keys at one set. Two words of IPv6 are multiplied as one: the upper of them has
+/// the sum of its factor and the lower one's times 2³² then, which is as random. Mixed at the end: keys in arithmetic progression, as ports
 /// and addresses that are given out in turn, would have hashes in progression, which for a few factors
 /// falls in clumps.
 #[inline(always)]
@@ -494,17 +492,24 @@ fn get(words: &[Shared32; 4]) -> [u32; 4] {
 pub fn hash(key: &FlowKey, family: Family, factors: &[u64; HASH_WORDS]) -> u32 {
     let word = |sum: u64, word: u32, i: usize| sum.wrapping_add((word as u64).wrapping_mul(factors[i]));
     let mut sum = factors[0];
-    sum = word(sum, key.low[0], 1);
-    sum = word(sum, key.high[0], 2);
     sum = word(sum, key.ports, 3);
     sum = word(sum, key.udp as u32, 4);
-    if let Family::V6 = family {
-        sum = word(sum, key.low[1], 5);
-        sum = word(sum, key.low[2], 6);
-        sum = word(sum, key.low[3], 7);
-        sum = word(sum, key.high[1], 8);
-        sum = word(sum, key.high[2], 9);
-        sum = word(sum, key.high[3], 10);
+    match family {
+        Family::V4 => {
+            sum = word(sum, key.low.first(), 1);
+            sum = word(sum, key.high.first(), 2);
+        }
+        Family::V6 => {
+            // Two words at once: the lower is not cut out, which leaves its factor in the sum of two for the upper.
+            let two = |sum: u64, pair: u64, i: usize| {
+                let lower = pair.wrapping_mul(factors[i]);
+                word(sum.wrapping_add(lower), low_half(pair >> 32), i + 1)
+            };
+            sum = two(sum, key.low.0[0], 1);
+            sum = two(sum, key.high.0[0], 5);
+            sum = two(sum, key.low.0[1], 7);
+            sum = two(sum, key.high.0[1], 9);
+        }
     }
     mix((sum >> 32) as u32)
 }
@@ -773,7 +778,7 @@ pub fn relocate<S: Slot>(from: &S, to: &S) {
     to.set_key(&from.key(tag.state().is_udp()));
     to.last().store(from.last().load());
     to.body().store(&from.body().load());
-    to.set_reporter(&from.reporter());
+    to.set_reporter(from.reporter());
     to.tag().swap(tag.0);
     from.tag().swap(tag.next(State::Empty, 0, 0).0);
 }
@@ -835,7 +840,7 @@ pub fn record_of(event: &abi::Event, makers: abi::Makers) -> crate::record::Reco
         service: tag.service(),
         last_jiffies: event.last_jiffies,
         detail: crate::record::Detail::Tcp(event.tcp),
-        reporter: [0; 4],
+        reporter: Address::default(),
         control_groups: event.control_groups,
         makers,
     }

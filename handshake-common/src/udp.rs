@@ -2,7 +2,7 @@
 
 use crate::abi::NO_POINT;
 use crate::abi::{TICK_SHIFT, UdpRecord};
-use crate::flow::{Family, Side};
+use crate::flow::{Address, Family, Side};
 use crate::low_half;
 use crate::record::UdpState;
 use crate::wire::{Packet, mark, quote};
@@ -67,17 +67,17 @@ pub const fn answer_after(opened_ns: u64, now_ns: u64, marks: u8) -> u32 {
 /// A multicast (RFC 5771, RFC 4291 §2.7) or limited broadcast address (RFC 919 §7): its answers come
 /// from other addresses. A subnet's broadcast address cannot be told without its mask: its frame tells.
 #[inline(always)]
-const fn is_group(address: &[u32; 4], family: Family) -> bool {
+const fn is_group(address: &Address, family: Family) -> bool {
     match family {
-        Family::V4 => address[0] >> 28 == 0xe || address[0] == u32::MAX,
-        Family::V6 => address[0] >> 24 == 0xff,
+        Family::V4 => address.first_byte() >> 4 == 0xe || address.first() == u32::MAX,
+        Family::V6 => address.first_byte() == 0xff,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{answer_after, is_group, step};
-    use crate::flow::{Family, Side};
+    use crate::flow::{Address, Family, Side};
     use crate::record::UdpState;
     use crate::wire::{mark, quote};
 
@@ -123,11 +123,11 @@ mod tests {
 
     #[test]
     fn groups_are_known_by_their_address() {
-        assert!(is_group(&[0xe000_00fb, 0, 0, 0], Family::V4));
-        assert!(is_group(&[0xefff_fffa, 0, 0, 0], Family::V4));
-        assert!(is_group(&[0xffff_ffff, 0, 0, 0], Family::V4));
-        assert!(!is_group(&[0x0a00_00ff, 0, 0, 0], Family::V4));
-        assert!(is_group(&[0xff02_0000, 0, 0, 0xfb], Family::V6));
-        assert!(!is_group(&[0xfe80_0000, 0, 0, 1], Family::V6));
+        assert!(is_group(&Address::v4(0xe000_00fb), Family::V4));
+        assert!(is_group(&Address::v4(0xefff_fffa), Family::V4));
+        assert!(is_group(&Address::v4(0xffff_ffff), Family::V4));
+        assert!(!is_group(&Address::v4(0x0a00_00ff), Family::V4));
+        assert!(is_group(&Address::v6([0xff02_0000, 0, 0, 0xfb]), Family::V6));
+        assert!(!is_group(&Address::v6([0xfe80_0000, 0, 0, 1]), Family::V6));
     }
 }

@@ -26,6 +26,8 @@ pub use link::ethertype_of;
 pub use plain::{PacketSink, ParseOnly, parse_plain4, parse_plain6, read_bare4, read_bare6};
 use zerocopy::FromBytes;
 
+use crate::flow::Address;
+
 /// The bytes asked for are declared by the headers before them, but are not in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
@@ -247,17 +249,16 @@ pub const UDP: u8 = 17;
 
 /// What [`parse`] found. Flat, without enums: it crosses between BPF functions by pointer.
 ///
-/// Addresses are words in host order, most significant first; an IPv4 address is the first word.
 /// Aligned so that BPF clears and copies it by double words: by words it calls memset, byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Packet {
     /// Source address.
-    pub source: [u32; 4],
+    pub source: Address,
     /// Destination address.
-    pub destination: [u32; 4],
+    pub destination: Address,
     /// Of an ICMP error that quotes a packet: who sent it. Else zeros.
-    pub reporter: [u32; 4],
+    pub reporter: Address,
     /// Source port.
     pub source_port: u16,
     /// Destination port.

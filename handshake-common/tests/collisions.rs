@@ -7,7 +7,7 @@ use std::array;
 use handshake_common::abi::{CLIENTS, Config, Counter, ROWS, STRIPES, TCP_SERVICES, WAYS};
 use handshake_common::books::{Books, ConnectRow, ServiceRow, no_connects};
 use handshake_common::engine::factors;
-use handshake_common::flow::Family;
+use handshake_common::flow::{Address, Family};
 use handshake_common::memory::{Memory, Storage, no_buckets, no_classes};
 use handshake_common::random::split_mix;
 use handshake_common::record::Now;
@@ -21,7 +21,7 @@ const SLOTS: usize = 2 * FLOWS as usize;
 const FLOWS: u32 = 512;
 const SEEDS: u64 = 100;
 
-type End = ([u32; 4], u16);
+type End = (Address, u16);
 
 /// A name, and the ends of the `n`-th flow: who sends, and to whom.
 type Flows = (&'static str, Family, fn(u32) -> [End; 2]);
@@ -31,11 +31,11 @@ const B: u32 = 0xc633_6401;
 const NET: u32 = 0x2001_0db8;
 
 const fn v4(address: u32, port: u32) -> End {
-    ([address, 0, 0, 0], (port & 0xffff) as u16)
+    (Address::v4(address), (port & 0xffff) as u16)
 }
 
 const fn v6(address: [u32; 4], port: u32) -> End {
-    (address, (port & 0xffff) as u16)
+    (Address::v6(address), (port & 0xffff) as u16)
 }
 
 const FAMILIES: [Flows; 12] = [

@@ -265,9 +265,9 @@ extern "C" fn line4(packet: *const Packet) -> i32 {
     debug!(
         (),
         "{:i}:{} > {:i}:{} {} seq={}{} ack={}{} {} -> {} {}",
-        packet.source[0],
+        packet.source.number(),
         packet.source_port,
-        packet.destination[0],
+        packet.destination.number(),
         packet.destination_port,
         name(&CLASSES, line.class),
         name(&BASES, line.seq_base),
@@ -295,9 +295,9 @@ extern "C" fn line6(packet: *const Packet) -> i32 {
     debug!(
         (),
         "[{:i}]:{} > [{:i}]:{} {} seq={}{} ack={}{} {} -> {} {}",
-        bytes(&packet.source),
+        packet.source.bytes(),
         packet.source_port,
-        bytes(&packet.destination),
+        packet.destination.bytes(),
         packet.destination_port,
         name(&CLASSES, line.class),
         name(&BASES, line.seq_base),
@@ -309,18 +309,4 @@ extern "C" fn line6(packet: *const Packet) -> i32 {
         name(&SIGNS, line.sign)
     );
     0
-}
-
-/// An IPv6 address in network order.
-#[inline(always)]
-fn bytes(address: &[u32; 4]) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let mut i = 0;
-    while i < 4 {
-        let word = address[i].to_be_bytes();
-        (bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]) =
-            (word[0], word[1], word[2], word[3]);
-        i += 1;
-    }
-    bytes
 }

@@ -21,7 +21,7 @@ use handshake_common::abi::{
 };
 use handshake_common::books::{Books, ConnectRow, ServiceRow};
 use handshake_common::engine::{self, Explanation, NewOwner, Platform, Table};
-use handshake_common::flow::Family;
+use handshake_common::flow::{Address, Family};
 use handshake_common::interface::{INTERFACE_PLACES, INTERFACE_ROWS, Interface, row_of};
 use handshake_common::masked;
 use handshake_common::record::{Clocks, Now};
@@ -558,17 +558,8 @@ impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn is_local(&self, address: &[u32; 4], family: u8) -> bool {
-        // Word by word: two written as one may lie across eight bytes, which the verifier refuses on the
-        // stack.
-        let mut key = [0_u32; size_of::<LocalAddress>() / 4];
-        for (word, value) in key.iter_mut().zip(address.iter().copied().chain([family as u32])) {
-            // SAFETY: the word is the array's own.
-            unsafe { core::ptr::from_mut(word).write_volatile(value) };
-        }
-        // SAFETY: the same bytes; in place, because a copy would be written as before.
-        let key: &LocalAddress = unsafe { &*key.as_ptr().cast() };
-        LOCAL.get_ptr(key).is_some()
+    fn is_local(&self, &address: &Address, family: u8) -> bool {
+        LOCAL.get_ptr(LocalAddress { address, family: u64::from(family) }).is_some()
     }
 
     #[inline(always)]

@@ -32,7 +32,8 @@ pub(crate) fn xdp(ctx: &XdpContext) {
         return;
     }
     let is_ipv4 = packet.family == Family::V4 as u8;
-    if !is_ipv4 && let Some(cpu) = maps::this_cpu() {
+    if !is_ipv4 {
+        let cpu = kernel.cpu();
         let left = plain_xdp(ctx.ctx, cpu, interface.0);
         if left == left::NOTHING || maps::lead_xdp(left, ctx.ctx, cpu, interface) {
             return;
@@ -133,7 +134,8 @@ pub(crate) fn skb(ctx: &TcContext, egress: bool) {
             return;
         }
         let is_ipv4 = packet.family == Family::V4 as u8;
-        if !is_ipv4 && let Some(cpu) = maps::this_cpu() {
+        if !is_ipv4 {
+            let cpu = kernel.cpu();
             let left = plain_skb(skb, cpu, interface.0, segments.max(1) as u32);
             if left == left::NOTHING || maps::lead_skb(left, skb, cpu, interface) {
                 return;

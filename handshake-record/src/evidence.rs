@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use handshake_agent::model::flow::{Flow, FlowId, Standing};
 use handshake_agent::source::Moment;
 use handshake_common::abi::{EVIDENCE_BYTES, KeptPacket};
-use handshake_common::flow::{Family, FlowKey, Side};
+use handshake_common::flow::{Address, Family, FlowKey, Side};
 use handshake_common::interface::Interface;
 use handshake_common::record::{Now, Record};
 use handshake_common::verdict::{Assessment, Cause, Verdict};
@@ -58,7 +58,7 @@ pub struct Evidence {
 }
 
 /// Family, addresses and ports.
-type Ends = (u8, [u32; 4], [u32; 4], u32);
+type Ends = (u8, Address, Address, u32);
 /// A service, and a cause or a verdict without one.
 type Kind = (SocketAddr, &'static str);
 

@@ -14,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use handshake_agent::Error as AgentError;
-use handshake_agent::address::ip;
 use handshake_agent::model::flow::{Flow, FlowEnd, Standing, View};
 use handshake_agent::session::Session;
 use handshake_common::flow::{Family, Side};
@@ -289,12 +288,12 @@ fn step(KeptSegment { ns, packet, number, .. }: &KeptSegment, view: &View<'_>) -
         file: 0,
         number: *number,
         time_ns: view.wall(*ns),
-        source: (ip(source, family), source_port).into(),
+        source: (source.ip(family), source_port).into(),
         flags,
         seq,
         ack,
         payload,
-        reporter: (packet.quote != quote::NONE).then(|| ip(packet.reporter, family)),
+        reporter: (packet.quote != quote::NONE).then(|| packet.reporter.ip(family)),
         mark: StepMark::Plain,
     }
 }

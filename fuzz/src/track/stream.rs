@@ -3,7 +3,7 @@
 
 use handshake_common::abi::{Config, HASH_WORDS, MAX_NETS, Net, option};
 use handshake_common::engine;
-use handshake_common::flow::Family;
+use handshake_common::flow::{Address, Family};
 use handshake_common::interface::{GROUPS, point};
 use handshake_common::record::Now;
 use handshake_common::wire::{Class, Packet, TCP, UDP, flag, quote};
@@ -123,8 +123,11 @@ impl StreamSettings {
     }
 
     pub(super) fn config(&self) -> Config {
-        let net =
-            Net { address: address(Family::V4, 0), mask: [0xffff_fffc, 0, 0, 0], family: Family::V4 as u32 };
+        let net = Net {
+            address: address(Family::V4, 0),
+            mask: Address::v4(0xffff_fffc),
+            family: Family::V4 as u64,
+        };
         Config {
             factors: factors(),
             half_open_after_ns: T1.cast_unsigned(),
@@ -238,12 +241,12 @@ fn point_of(code: u8) -> u8 {
     }
 }
 
-fn address(family: Family, last: u32) -> [u32; 4] {
+fn address(family: Family, last: u32) -> Address {
     match (family, last) {
-        (Family::V4, GROUP) => [0xe000_0001, 0, 0, 0],
-        (Family::V4, last) => [0x0a00_0000 | last, 0, 0, 0],
-        (Family::V6, GROUP) => [0xff02_0000, 0, 0, 1],
-        (Family::V6, last) => [0x2001_0db8, 0, 0, last],
+        (Family::V4, GROUP) => Address::v4(0xe000_0001),
+        (Family::V4, last) => Address::v4(0x0a00_0000 | last),
+        (Family::V6, GROUP) => Address::v6([0xff02_0000, 0, 0, 1]),
+        (Family::V6, last) => Address::v6([0x2001_0db8, 0, 0, last]),
     }
 }
 

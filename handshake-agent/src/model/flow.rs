@@ -16,7 +16,6 @@ use handshake_common::verdict::{Assessment, Cause, FlowFlag, Leg, Seat, UdpVerdi
 
 use self::frames::{FlowFrames, FrameIndex};
 pub use self::tunnel::{Around, Tunnels};
-use crate::address::ip;
 use crate::model::snapshot::{LostBetween, Origin, RunContext, Snapshot};
 use crate::owner::Owner;
 use crate::processes::Process;
@@ -150,7 +149,7 @@ impl Flow {
     #[must_use]
     pub fn end(&self, side: Side) -> SocketAddr {
         let (address, port) = self.record.end(side);
-        SocketAddr::new(ip(address, self.record.family), port)
+        SocketAddr::new(address.ip(self.record.family), port)
     }
 
     /// How it stands. A free slot's record, which no table gives out, stands as one whose beginning was not
@@ -312,7 +311,7 @@ impl Flow {
     /// Who sent the ICMP error that made it unreachable, where that is known.
     #[must_use]
     pub fn unreachable_from(&self) -> Option<IpAddr> {
-        self.record.reporter().map(|address| ip(address, self.record.family))
+        self.record.reporter().map(|address| address.ip(self.record.family))
     }
 
     /// Wireshark's `tcp.completeness`; `None` for UDP.

@@ -9,7 +9,6 @@ use handshake_common::abi::{Counter, SERVICES, Service};
 use handshake_common::flow::Family;
 use handshake_common::verdict::{Seat, UdpVerdict, Verdict};
 
-use crate::address::ip;
 use crate::model::books::{TcpBooks, UdpBooks};
 use crate::model::connect::{ServiceConnect, ServiceTimes};
 use crate::source::ServiceReading;
@@ -167,7 +166,7 @@ fn fold(rows: Vec<ServiceFigures>, top: usize) -> Vec<ServiceFigures> {
 }
 
 fn address(service: &Service) -> SocketAddr {
-    let address: IpAddr = ip(service.address, family(service));
+    let address: IpAddr = service.address.ip(family(service));
     SocketAddr::new(address, service.port)
 }
 

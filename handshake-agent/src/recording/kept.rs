@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use handshake_common::abi::{COMMAND, ControlGroups, LocalAddress, Maker, Makers, TcpRecord, UdpRecord};
-use handshake_common::flow::{Family, FlowKey};
+use handshake_common::flow::{Address, Family, FlowKey};
 use handshake_common::record::{Clocks, Detail, Now, Record, State};
 use handshake_common::verdict::{UdpVerdict, Verdict};
 
@@ -61,6 +61,20 @@ worded!(LiveOrigin { interfaces, groups, gone });
 worded!(InterfaceHooks { name, ingress, egress, merged, before });
 worded!(PortRange { first, last });
 worded!(Filter { ports, nets });
+
+/// As numbers of 32 bits, the most significant first; IPv4's is the first.
+impl Worded for Address {
+    fn put(&self, to: &mut Vec<u64>) {
+        for half in self.0.map(u64::from_be) {
+            to.extend([half >> 32, half & u64::from(u32::MAX)]);
+        }
+    }
+
+    fn take(from: &mut Taking<'_>) -> Option<Self> {
+        let numbers = <[u32; 4]>::take(from)?;
+        Some(Self::v6(numbers))
+    }
+}
 
 impl Worded for Maker {
     fn put(&self, to: &mut Vec<u64>) {
@@ -148,4 +162,28 @@ impl Worded for Standing {
 /// The addresses of a host, in order.
 pub(super) fn addresses(all: &BTreeSet<LocalAddress>) -> Vec<LocalAddress> {
     all.iter().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use handshake_common::abi::address_of_group;
+
+    use super::*;
+    use crate::delta::Rows;
+
+    /// A file's words are numbers, as those of files that were written before addresses were kept as bytes.
+    #[test]
+    fn an_address_is_kept_as_numbers() {
+        let table = [
+            (Address::v4(0x0a00_0001), [0x0a00_0001, 0, 0, 0]),
+            (Address::v6([0x2001_0db8, 1, 2, 3]), [0x2001_0db8, 1, 2, 3]),
+            (address_of_group(0x0000_0007_0000_0009), [7, 9, 0, 0]),
+        ];
+        for (address, numbers) in table {
+            let mut rows = Rows::default();
+            rows.set(0, 0, &address);
+            assert_eq!(rows.words(0, 0), Some(&numbers[..]));
+            assert_eq!(rows.get(0, 0), Some(address));
+        }
+    }
 }

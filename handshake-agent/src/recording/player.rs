@@ -6,6 +6,7 @@ use handshake_common::abi::{
     CLASS_WORDS, CONNECT_WORDS, COUNTERS, ClassBlock, CounterBlock, Histogram, LocalAddress, SERVICE_GAUGES,
     Service,
 };
+use handshake_common::flow::Address;
 use handshake_common::record::{Clocks, Now, Record};
 use handshake_common::verdict::Leg;
 
@@ -165,7 +166,7 @@ fn reading(rows: &Rows) -> Option<(Reading, Clocks)> {
 }
 
 fn services(rows: &Rows, kind: u8) -> Option<Vec<ServiceReading>> {
-    type Row = ((([u32; 4], u16), (u8, u8)), [u64; SERVICE_GAUGES]);
+    type Row = (((Address, u16), (u8, u8)), [u64; SERVICE_GAUGES]);
     let each = rows.each::<Row>(kind)?.into_iter();
     each.map(|(number, (((address, port), (protocol, family)), gauges))| {
         let service = Service { state: VALID, address, port, protocol, family, searched_jiffies: 0, gauges };

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use handshake_common::abi::{LOCAL_ADDRESSES, LocalAddress};
-use handshake_common::flow::{Family, Side};
+use handshake_common::flow::{Address, Family, Side};
 use handshake_common::record::Record;
 use handshake_common::verdict::Seat;
 
-use crate::address::words;
-
 /// The first byte of the addresses that are always the host's own (RFC 1122 §3.2.1.3).
-const LOOPBACK: u32 = 127;
+const LOOPBACK: u8 = 127;
 
 /// The addresses of this host, the lowest [`LOCAL_ADDRESSES`] of them; none where a capture is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,9 +33,9 @@ impl HostAddresses {
     }
 
     /// Is it one of this host's? Without any address nothing is.
-    pub fn holds(&self, address: [u32; 4], family: Family) -> bool {
-        let is_loopback = matches!(family, Family::V4) && address[0] >> 24 == LOOPBACK;
-        let known = || self.0.contains(&LocalAddress { address, family: family as u32 });
+    pub fn holds(&self, address: Address, family: Family) -> bool {
+        let is_loopback = matches!(family, Family::V4) && address.first_byte() == LOOPBACK;
+        let known = || self.0.contains(&LocalAddress { address, family: family as u64 });
         !self.0.is_empty() && (is_loopback || known())
     }
 
@@ -57,8 +55,8 @@ impl HostAddresses {
 
 /// An address as the programs look it up.
 fn local_address(address: IpAddr) -> LocalAddress {
-    let (address, family) = words(address);
-    LocalAddress { address, family: family as u32 }
+    let (address, family) = Address::of(address);
+    LocalAddress { address, family: family as u64 }
 }
 
 #[cfg(test)]

@@ -574,7 +574,7 @@ impl AddAssign for Ages {
 #[cfg(test)]
 mod tests {
     use handshake_common::abi::UdpRecord;
-    use handshake_common::flow::FlowKey;
+    use handshake_common::flow::{Address, FlowKey};
     use handshake_common::table::{Slot4, Slot6, Tag};
     use proptest::prelude::*;
 
@@ -595,7 +595,7 @@ mod tests {
 
     /// Stores a record of one packet in a slot.
     fn put(slot: &impl Slot, state: State, opened_ns: u64, service: u16) {
-        slot.set_key(&FlowKey { low: [1; 4], high: [2; 4], ports: 3, udp: state.is_udp() });
+        slot.set_key(&FlowKey { low: Address([1; 2]), high: Address([2; 2]), ports: 3, udp: state.is_udp() });
         if state.is_udp() {
             slot.body().set_udp(UdpRecord { opened_ns, ..UdpRecord::default() });
         } else {

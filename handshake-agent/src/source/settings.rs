@@ -248,6 +248,8 @@ fn invalid(words: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use handshake_common::flow::Address;
+
     use crate::address::PortRange;
 
     use super::*;
@@ -317,7 +319,7 @@ mod tests {
         };
         let config = settings.config(Sizes::for_flows(32), 250).expect("settings within bounds");
         assert_eq!(config.options, option::EVENTS | option::PORTS | option::NETS);
-        let net = Net { address: [0x0a00_0000, 0, 0, 0], mask: [0xff00_0000, 0, 0, 0], family: 1 };
+        let net = Net { address: Address::v4(0x0a00_0000), mask: Address::v4(0xff00_0000), family: 1 };
         assert_eq!(config.nets[0], net);
         assert_eq!(config.nets[1].family, 0);
         assert_eq!((config.mask4, config.mask6), (15, 15));

@@ -18,6 +18,7 @@ use super::service::{EPHEMERAL, ends};
 use super::{Lookup, Platform, Table};
 use crate::abi::{CLIENTS, Config, WAYS, tag};
 use crate::books::ServiceKey;
+use crate::flow::Address;
 use crate::record::State;
 #[cfg(not(target_arch = "bpf"))]
 use crate::shared::Shared64;
@@ -45,7 +46,7 @@ pub fn answer<P: Platform, S: Table>(platform: &P, packet: &Packet) -> u16 {
 }
 
 #[inline(always)]
-fn hash_of_client(config: &Config, address: [u32; 4], port: u16, family: u8) -> u32 {
+fn hash_of_client(config: &Config, address: Address, port: u16, family: u8) -> u32 {
     ServiceKey::new(address, port, wire::UDP, family).mix(&config.factors[1])
 }
 
@@ -93,7 +94,7 @@ impl<P: Platform> Lookup<'_, P> {
     }
 
     #[inline(always)]
-    fn hash_of_client(&self, address: [u32; 4], port: u16) -> u32 {
+    fn hash_of_client(&self, address: Address, port: u16) -> u32 {
         hash_of_client(self.config, address, port, self.packet.family)
     }
 

@@ -4,9 +4,10 @@ use core::hint::cold_path;
 
 use super::Platform;
 use crate::abi::{CLASS_WORDS, Config, Counter, MAX_NETS, class_index, option};
+use crate::flow::Address;
 use crate::shared::Shared64;
 use crate::wire::{Class, Packet, note};
-use crate::{below, masked};
+use crate::{below, low_half, masked};
 
 /// Counts a packet by its class; `true` if the packet is to be tracked.
 #[inline(always)]
@@ -82,10 +83,11 @@ fn in_a_net(config: &Config, packet: &Packet) -> bool {
         if net.family == 0 {
             break;
         }
-        let family = net.family ^ packet.family as u32;
-        let differs = |address: &[u32; 4]| {
-            let word = |i: usize| (address[i] & net.mask[i]) ^ net.address[i];
-            (family | word(0) | word(1) | word(2) | word(3)) as i64
+        let family = net.family ^ u64::from(packet.family);
+        let differs = |Address(address): &Address| {
+            let word = |i: usize| (address[i] & net.mask.0[i]) ^ net.address.0[i];
+            let bits = family | word(0) | word(1);
+            (bits >> 32 | low_half(bits) as u64).cast_signed()
         };
         hits |= below(differs(&packet.source), 1) | below(differs(&packet.destination), 1);
         i += 1;

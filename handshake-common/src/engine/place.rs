@@ -68,7 +68,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
         let mut states = 0;
         // Else the compiler loads this word of the key anew for each slot.
         let mut key = self.key;
-        key.low[0] = low_half(opaque(key.low[0] as u64));
+        key.low.0[0] = opaque(key.low.0[0]);
         let mut is_here = |slot: &S| {
             let tag = Tag(slot.tag().load());
             states = shifted::<8>(states) | tag.0 & 0x7f;

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use super::update::judge;
 use crate::abi::{Config, Counter, Event, MAKER_WORDS, TcpRecord, WAYS, tag};
 use crate::books::{Books, ConnectRow, ServiceRow};
-use crate::flow::{Family, Side};
+use crate::flow::{Address, Family, Side};
 use crate::record::{Clocks, Now, State};
 use crate::shared::Shared64;
 use crate::table::{MakerWords, Set, Slot, Slot4, Slot6, Tag};
@@ -103,7 +103,7 @@ pub trait Platform {
     fn is_selected(&self, port: u16) -> bool;
     /// Is it an address of the host that the hooks are on? A capture's is not known.
     #[inline(always)]
-    fn is_local(&self, _address: &[u32; 4], _family: u8) -> bool {
+    fn is_local(&self, _address: &Address, _family: u8) -> bool {
         false
     }
     /// Applies the rules of TCP to a record: [`judge`]. The kernel side calls it as a function of its own.

@@ -16,7 +16,7 @@ use super::platform::slot_of;
 use super::{Entry, Lookup, NewRecord, Platform, Table, veil};
 use crate::abi::{Config, Counter, SERVICES, UNTIMED_CONNECTS, WAYS, WORKLOADS, tag};
 use crate::books::{Claim, ServiceKey, ServiceRow, count_connect, move_connects};
-use crate::flow::{FlowKey, Side};
+use crate::flow::{Address, FlowKey, Side};
 use crate::record::{State, TcpState, connect_ticks, jiffies_since};
 use crate::table::{Slot, Tag};
 use crate::tcp::Change;
@@ -83,8 +83,8 @@ const SYSTEM_PORTS: i64 = 1_024;
 /// ports neither does.
 #[inline(always)]
 fn service_of(
-    initiator: (&[u32; 4], u16),
-    responder: (&[u32; 4], u16),
+    initiator: (&Address, u16),
+    responder: (&Address, u16),
     protocol: u8,
     family: u8,
 ) -> ServiceKey {
@@ -94,11 +94,9 @@ fn service_of(
     let ephemeral = EPHEMERAL as i64;
     let is_answer = below(initiator.1 as i64, ephemeral) & below(ephemeral - 1, responder.1 as i64);
     let by_initiator = is_answer & below(initiator.1 as i64, SYSTEM_PORTS);
-    let either = 0_u32.wrapping_sub(low_half(by_initiator));
-    let choose = |one: u32, other: u32| other ^ ((one ^ other) & either);
-    let (a, b) = (initiator.0, responder.0);
-    let address = [choose(a[0], b[0]), choose(a[1], b[1]), choose(a[2], b[2]), choose(a[3], b[3])];
-    let port = (choose(initiator.1 as u32, responder.1 as u32) & 0xffff) as u16;
+    let either = 0_u64.wrapping_sub(by_initiator);
+    let address = responder.0.or(*initiator.0, either);
+    let port = responder.1 ^ (responder.1 ^ initiator.1) & (low_half(either) & 0xffff) as u16;
     let none = is_answer ^ by_initiator;
     ServiceKey::new(address, port, protocol, family).unless(none)
 }
@@ -344,16 +342,14 @@ fn service_at<S: Slot>(slot: &S, tag: Tag) -> ServiceKey {
 /// Address and port of the initiator, and of the responder, by a record's key and flags. By value and without
 /// a branch: otherwise the key would be on the stack.
 #[inline(always)]
-pub(super) fn ends(key: &FlowKey, tag: Tag) -> [([u32; 4], u16); 2] {
-    let swap = 0_u32.wrapping_sub((tag.flags() & tag::INITIATOR_HIGH) / tag::INITIATOR_HIGH);
-    let differs = |word: usize| (key.low[word] ^ key.high[word]) & swap;
-    let differ = [differs(0), differs(1), differs(2), differs(3)];
-    let mix = |side: &[u32; 4]| {
-        [side[0] ^ differ[0], side[1] ^ differ[1], side[2] ^ differ[2], side[3] ^ differ[3]]
-    };
+pub(super) fn ends(key: &FlowKey, tag: Tag) -> [(Address, u16); 2] {
+    let swap = 0_u64.wrapping_sub(((tag.flags() & tag::INITIATOR_HIGH) / tag::INITIATOR_HIGH) as u64);
     let (low, high) = (key.ports >> 16, key.ports & 0xffff);
-    let ports = (low ^ high) & swap;
-    [(mix(&key.low), ((low ^ ports) & 0xffff) as u16), (mix(&key.high), ((high ^ ports) & 0xffff) as u16)]
+    let ports = (low ^ high) & low_half(swap);
+    [
+        (key.low.or(key.high, swap), ((low ^ ports) & 0xffff) as u16),
+        (key.high.or(key.low, swap), ((high ^ ports) & 0xffff) as u16),
+    ]
 }
 
 /// States that prove a service: it answered.
@@ -614,20 +610,17 @@ impl<P: Platform> Lookup<'_, P> {
         row
     }
 
-    /// Is the open attempt in a slot counted in this row, which is the one of the packet's service? Asked of
-    /// attempts whose initiator is the same end of their key alone, so that nothing has to be put in order.
+    /// Is the open attempt in a slot counted in this row, which is the one of the service that the packet, a SYN,
+    /// goes to?
     #[inline(always)]
     pub(super) fn is_of_row<S: Slot>(&self, slot: &S, tag: Tag, row: u32) -> bool {
         let number = tag.service();
-        let is_high = tag.flags() & tag::INITIATOR_HIGH != 0;
-        if number as u32 != row || is_other(number) != 0 || is_high != self.end.is_high() {
+        if number as u32 != row || is_other(number) != 0 {
             return false;
         }
-        let key = slot.key(false);
-        let (theirs, ours, port) =
-            if is_high { (key.low, self.key.low, !0xffff) } else { (key.high, self.key.high, 0xffff) };
-        theirs == ours
-            && (key.ports ^ self.key.ports) & port == 0
+        let [_, (address, port)] = ends(&slot.key(false), tag);
+        address == self.packet.destination
+            && port == self.packet.destination_port
             && self.platform.service(row).is_some_and(|row| row.count(Counter::OpenNoSynAck as usize) > 0)
     }
 

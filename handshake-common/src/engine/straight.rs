@@ -18,7 +18,7 @@ use super::place::{Home, Score};
 use super::{Lookup, Platform, Table};
 use crate::abi::{Config, TICK_SHIFT, TcpRecord, option, tag};
 use crate::books::{ServiceKey, ServiceRow, count_connect};
-use crate::flow::{End, FlowKey, Side};
+use crate::flow::{Address, End, FlowKey, Side};
 use crate::latency;
 use crate::low_half;
 use crate::record::{Now, State, TcpState};
@@ -65,7 +65,7 @@ pub fn complete_straight<P: Platform, S: Table>(platform: &P, packet: &Packet, s
         return false;
     }
     // The key was found under this tag: it need not be put in order again.
-    let key = FlowKey { low: [0; 4], high: [0; 4], ports: 0, udp: false };
+    let key = FlowKey { low: Address([0; 2]), high: Address([0; 2]), ports: 0, udp: false };
     let (config, jiffies) = (platform.config(), platform.jiffies());
     let lookup = Lookup {
         platform,

@@ -16,6 +16,7 @@ use crate::abi::{
     SERVICE_GAUGES, SERVICE_WAS_SILENT, SERVICES, TcpRecord, UNTIMED_CONNECTS, option, tag,
 };
 use crate::books::ServiceRow;
+use crate::flow::Address;
 use crate::host::HostTables;
 use crate::latency;
 use crate::memory::{Fill, Memory, PORT_WORDS, Sender, Storage};
@@ -217,7 +218,7 @@ fn filters_take_either_end_and_count_what_they_leave_out() {
     by_port.tables.ports[80 >> 6] |= 1 << (80 & 63);
     let mut by_net = World::new(64);
     by_net.config.options |= option::NETS;
-    by_net.config.nets[0] = Net { address: [0x0a00_0100, 0, 0, 0], mask: [!0xff, 0, 0, 0], family: 1 };
+    by_net.config.nets[0] = Net { address: Address::v4(0x0a00_0100), mask: Address::v4(!0xff), family: 1 };
     for world in [&by_port, &by_net] {
         world.send(SECOND, &tcp(0, true, SYN, 0, 0));
         world.send(SECOND, &tcp(0, false, SYN | ACK, 10, 1));
@@ -226,8 +227,8 @@ fn filters_take_either_end_and_count_what_they_leave_out() {
             &Packet {
                 source_port: 81,
                 destination_port: 82,
-                source: [1; 4],
-                destination: [2; 4],
+                source: Address([1; 2]),
+                destination: Address([2; 2]),
                 ..tcp(9, true, SYN, 0, 0)
             },
         );
@@ -322,7 +323,7 @@ struct World {
     /// Hook points each packet passes.
     repeat: core::cell::Cell<u8>,
     /// This host's own addresses.
-    own: Vec<[u32; 4]>,
+    own: Vec<Address>,
     /// The groups whose gates are open, one bit each.
     gates: core::cell::Cell<u8>,
     /// How full the tables are, where no record may be evicted.
@@ -370,7 +371,7 @@ impl World {
             }
             room
         };
-        let is_local = |address: &[u32; 4], _: u8| self.own.contains(address);
+        let is_local = |address: &Address, _: u8| self.own.contains(address);
         let config = self.tables.storage().fit(self.config);
         let memory = Memory::new(&config, self.tables.storage(), &sink).is_local(&is_local);
         let memory = self.fill.iter().fold(memory, Memory::keeping_all);
@@ -618,8 +619,9 @@ fn icmp(packet: Packet, kind: u8) -> Packet {
 /// Four services; the client's address is the lower one.
 fn between(flow: u16, client: bool) -> Packet {
     let six = flow % 4 == 3;
-    let server = [0x0a00_0100 + u32::from(flow % 4), 0, 0, u32::from(six)];
-    let a = ([0x0a00_0001, 0, 0, 0], 40_000 + flow);
+    let server = 0x0a00_0100 + u32::from(flow % 4);
+    let server = if six { Address::v6([server, 0, 0, 1]) } else { Address::v4(server) };
+    let a = (Address::v4(0x0a00_0000), 40_000 + flow);
     let b = (server, 80);
     let ((source, source_port), (destination, destination_port)) = if client { (a, b) } else { (b, a) };
     let family = if six { 2 } else { 1 };

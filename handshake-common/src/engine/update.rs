@@ -39,7 +39,7 @@ impl<P: Platform> Lookup<'_, P> {
             let mut record = slot.body().udp();
             record.answer_after = self.reporter_word::<S>();
             slot.body().set_udp(record);
-            slot.set_reporter(&self.packet.reporter);
+            slot.set_reporter(self.packet.reporter);
         }
         let mut service = old.service();
         if after as u8 != state as u8 {
@@ -83,7 +83,7 @@ impl<P: Platform> Lookup<'_, P> {
             if change.flags & HOLDS_K == 0 {
                 record.isn_responder = self.reporter_word::<S>();
             }
-            slot.set_reporter(&self.packet.reporter);
+            slot.set_reporter(self.packet.reporter);
         }
         slot.body().set_tcp(record);
         slot.last().store(now.jiffies);
@@ -98,7 +98,7 @@ impl<P: Platform> Lookup<'_, P> {
     /// Who sent the ICMP error, as a record has it: there is room for an IPv4 address.
     #[inline(always)]
     fn reporter_word<S: Slot>(&self) -> u32 {
-        if let Family::V4 = S::FAMILY { self.packet.reporter[0] } else { 0 }
+        if let Family::V4 = S::FAMILY { self.packet.reporter.number() } else { 0 }
     }
 
     /// Ends the record of a slot in which another attempt begins: the slot is free from then on.

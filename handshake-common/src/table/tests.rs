@@ -13,8 +13,8 @@ use crate::record::Record;
 fn both_directions_hash_to_the_same_sets() {
     let factors = random_factors(1);
     for n in 0..1_000_u32 {
-        let a = ([n.wrapping_mul(0x9e37_79b9), n, 7, 1], 40_000);
-        let b = ([0x0a00_0001, 3, n, 2], 80);
+        let a = (Address::v6([n.wrapping_mul(0x9e37_79b9), n, 7, 1]), 40_000);
+        let b = (Address::v6([0x0a00_0001, 3, n, 2]), 80);
         for family in [Family::V4, Family::V6] {
             let there = hash(&FlowKey::of((&a.0, a.1), (&b.0, b.1), family, false).0, family, &factors[0]);
             assert_eq!(
@@ -51,12 +51,12 @@ fn no_family_of_keys_concentrates() {
 #[test]
 fn every_word_of_a_key_counts() {
     let factors = random_factors(3);
-    let key = FlowKey { low: [1, 2, 3, 4], high: [5, 6, 7, 8], ports: 9, udp: false };
+    let key = FlowKey { low: Address([1, 2]), high: Address([3, 4]), ports: 9, udp: false };
     let base = hash(&key, Family::V6, &factors[0]);
     for i in 0..4 {
         let (mut low, mut high) = (key, key);
-        low.low[i] ^= 1 << 31;
-        high.high[i] ^= 1 << 31;
+        low.low.0[i / 2] ^= 1 << (31 + 32 * (i % 2));
+        high.high.0[i / 2] ^= 1 << (31 + 32 * (i % 2));
         assert_ne!(hash(&low, Family::V6, &factors[0]), base, "low {i}");
         assert_ne!(hash(&high, Family::V6, &factors[0]), base, "high {i}");
     }
@@ -199,7 +199,7 @@ fn counts_land_in_their_fields() {
 #[test]
 fn an_event_gives_its_record_back() {
     let slot = Slot6::default();
-    let key = FlowKey { low: [1, 2, 3, 4], high: [5, 6, 7, 8], ports: 9, udp: false };
+    let key = FlowKey { low: Address([1, 2]), high: Address([3, 4]), ports: 9, udp: false };
     slot.set_key(&key);
     slot.last().store(77);
     slot.body().set_tcp(TcpRecord { isn_initiator: 4, ..TcpRecord::default() });
@@ -216,18 +216,21 @@ type KeyFamily = (&'static str, Family, fn(u32) -> FlowKey);
 
 /// Families of keys that differ in a few bits only.
 fn families() -> [KeyFamily; 6] {
-    fn key(low: [u32; 4], high: [u32; 4], ports: u32) -> FlowKey {
-        FlowKey { low, high, ports, udp: false }
+    const fn v4(low: u32, high: u32, ports: u32) -> FlowKey {
+        FlowKey { low: Address::v4(low), high: Address::v4(high), ports, udp: false }
+    }
+    const fn v6(low: [u32; 4], high: [u32; 4]) -> FlowKey {
+        FlowKey { low: Address::v6(low), high: Address::v6(high), ports: 80, udp: false }
     }
     [
-        ("low bits of an address", Family::V4, |n| key([n, 0, 0, 0], [0xc0a8_0001, 0, 0, 0], 80)),
-        ("high bits of an address", Family::V4, |n| key([n << 22, 0, 0, 0], [u32::MAX, 0, 0, 0], 80)),
-        ("ports", Family::V4, |n| key([1, 0, 0, 0], [2, 0, 0, 0], n << 16 | 80)),
+        ("low bits of an address", Family::V4, |n| v4(n, 0xc0a8_0001, 80)),
+        ("high bits of an address", Family::V4, |n| v4(n << 22, u32::MAX, 80)),
+        ("ports", Family::V4, |n| v4(1, 2, n << 16 | 80)),
         ("an exchange between the ends", Family::V4, |n| {
-            key([0x0a00_0000 + n, 0, 0, 0], [0x0a01_0000 - n, 0, 0, 0], n << 16 | (1_024 - n))
+            v4(0x0a00_0000 + n, 0x0a01_0000 - n, n << 16 | (1_024 - n))
         }),
-        ("the last word over IPv6", Family::V6, |n| key([1, 0, 0, n], [2, 0, 0, 0], 80)),
-        ("a network over IPv6", Family::V6, |n| key([1, n << 22, 0, 0], [2, n, 0, 0], 80)),
+        ("the last word over IPv6", Family::V6, |n| v6([1, 0, 0, n], [2, 0, 0, 0])),
+        ("a network over IPv6", Family::V6, |n| v6([1, n << 22, 0, 0], [2, n, 0, 0])),
     ]
 }
 

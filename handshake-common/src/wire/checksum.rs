@@ -4,6 +4,7 @@ use zerocopy::FromBytes;
 
 use super::ip::{self, Transport};
 use super::{Frame, Link, Packet, TCP, Truncated, link};
+use crate::flow::Address;
 use crate::low_half;
 
 /// Bytes that are summed by one read.
@@ -62,14 +63,10 @@ pub fn sealed<F: Frame>(frame: &F, link: Link) -> Option<Sealed> {
 /// sum does not depend on (RFC 1071 §2).
 #[inline(always)]
 fn pseudo_header(packet: &Packet, transport: &Transport) -> u64 {
-    let (from, to) = (&packet.source, &packet.destination);
-    let mut sum = word(transport.end - transport.offset) + word(u32::from(TCP));
-    let mut i = 0;
-    while i < 4 {
-        sum += word(from[i]) + word(to[i]);
-        i += 1;
-    }
-    sum
+    let halves = |word: u64| (word >> 32) + u64::from(low_half(word));
+    let (Address(from), Address(to)) = (packet.source, packet.destination);
+    let addresses = halves(from[0]) + halves(from[1]) + halves(to[0]) + halves(to[1]);
+    word(transport.end - transport.offset) + word(u32::from(TCP)) + addresses
 }
 
 #[inline(always)]

@@ -4,10 +4,11 @@ use core::hint::cold_path;
 
 use zerocopy::FromBytes;
 use zerocopy::byteorder::big_endian::{U16, U32};
+use zerocopy::byteorder::native_endian;
 
 use super::link::NetworkLayer;
 use super::{Class, Frame, Packet, TCP, UDP, fixed_part, note};
-use crate::flow::Family;
+use crate::flow::{Address, Family};
 
 /// Where L4 begins, and what IP says of it.
 #[derive(Clone, Copy)]
@@ -70,8 +71,8 @@ pub(super) struct Ipv4 {
     _time_to_live: u8,
     protocol: u8,
     _checksum: U16,
-    source: U32,
-    destination: U32,
+    source: native_endian::U32,
+    destination: native_endian::U32,
 }
 
 impl Ipv4 {
@@ -107,8 +108,8 @@ impl Ipv4 {
 
     #[inline(always)]
     pub(super) fn write_ends(&self, packet: &mut Packet) {
-        packet.source[0] = self.source.get();
-        packet.destination[0] = self.destination.get();
+        packet.source.0[0] = Address::of_first(self.source.get()).0[0];
+        packet.destination.0[0] = Address::of_first(self.destination.get()).0[0];
     }
 }
 
@@ -121,8 +122,8 @@ pub(super) struct Ipv6 {
     payload_length: U16,
     next_header: u8,
     _hop_limit: u8,
-    source: [U32; 4],
-    destination: [U32; 4],
+    source: [native_endian::U64; 2],
+    destination: [native_endian::U64; 2],
 }
 
 impl Ipv6 {
@@ -145,8 +146,8 @@ impl Ipv6 {
 
     #[inline(always)]
     pub(super) fn write_ends(&self, packet: &mut Packet) {
-        packet.source = self.source.map(U32::get);
-        packet.destination = self.destination.map(U32::get);
+        packet.source = Address(self.source.map(native_endian::U64::get));
+        packet.destination = Address(self.destination.map(native_endian::U64::get));
     }
 }
 
@@ -334,8 +335,8 @@ const fn is_extension(protocol: u8) -> bool {
 
 /// Who an ICMP error is about: the start of the packet it quotes.
 pub(super) struct QuotedDatagram {
-    pub(super) source: [u32; 4],
-    pub(super) destination: [u32; 4],
+    pub(super) source: Address,
+    pub(super) destination: Address,
     pub(super) protocol: u8,
     /// Of the quoted L4 header.
     pub(super) offset: u32,
@@ -361,8 +362,8 @@ fn quoted_ipv4<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatag
     let mut transport = quoted_transport(Family::V4, header.protocol, offset, ip_header, end);
     walk::<F, AUTHENTICATIONS>(frame, &mut transport, is_authentication)?;
     Ok(QuotedDatagram {
-        source: [header.source.get(), 0, 0, 0],
-        destination: [header.destination.get(), 0, 0, 0],
+        source: Address::of_first(header.source.get()),
+        destination: Address::of_first(header.destination.get()),
         protocol: transport.protocol,
         offset: transport.offset,
     })
@@ -377,8 +378,8 @@ fn quoted_ipv6<F: Frame>(frame: &F, offset: u32, end: u32) -> Result<QuotedDatag
     let mut transport = quoted_transport(Family::V6, header.next_header, offset, IPV6_LENGTH, end);
     walk::<F, QUOTED_EXTENSIONS>(frame, &mut transport, is_extension)?;
     Ok(QuotedDatagram {
-        source: header.source.map(U32::get),
-        destination: header.destination.map(U32::get),
+        source: Address(header.source.map(native_endian::U64::get)),
+        destination: Address(header.destination.map(native_endian::U64::get)),
         protocol: transport.protocol,
         offset: transport.offset,
     })

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::build::{CAPACITY, FrameBuilder, PORTS};
 use super::tunnel::{Tunnel, innermost};
 use super::*;
-use crate::flow::Family;
+use crate::flow::{Address, Family};
 
 const SOURCE4: u32 = 0x0a00_0001;
 const DESTINATION4: u32 = 0x0a00_0002;
@@ -205,8 +205,8 @@ fn expected(form: &Form) -> Packet {
     let ipv6 = form.frame.bytes()[network] >> 4 == 6;
     let length = form.frame.bytes().len();
     let mut packet = Packet {
-        source: if ipv6 { SOURCE6 } else { [SOURCE4, 0, 0, 0] },
-        destination: if ipv6 { DESTINATION6 } else { [DESTINATION4, 0, 0, 0] },
+        source: if ipv6 { Address::v6(SOURCE6) } else { Address::v4(SOURCE4) },
+        destination: if ipv6 { Address::v6(DESTINATION6) } else { Address::v4(DESTINATION4) },
         ip_length: u32::try_from(length - network).expect("small"),
         segments: 1,
         class: form.class as u8,
@@ -687,8 +687,8 @@ fn what_is_in_a_tunnel_is_what_it_is_outside() {
                 assert_inside(name, &frame.padding(&[0xff; 9]), Link::Ethernet, tunnel, plain);
                 let inner = innermost(frame.frame(), Link::Ethernet).expect("as above");
                 let (source, destination) = match family {
-                    Family::V4 => ([SOURCE4, 0, 0, 0], [DESTINATION4, 0, 0, 0]),
-                    Family::V6 => (SOURCE6, DESTINATION6),
+                    Family::V4 => (Address::v4(SOURCE4), Address::v4(DESTINATION4)),
+                    Family::V6 => (Address::v6(SOURCE6), Address::v6(DESTINATION6)),
                 };
                 assert_eq!((inner.family, inner.source, inner.destination), (family, source, destination));
             }
@@ -730,7 +730,8 @@ fn four_tunnels_one_inside_another_are_entered() {
     let mixed = ipv4(ipv6(ethernet()).vxlan()).gre(0x6558, 0);
     let frame = tcp(mixed.ipv4(7, 9), flag::SYN);
     let inner = innermost(frame.frame(), Link::Ethernet).expect("it is entered");
-    assert_eq!((inner.tunnel, inner.source, inner.packet.source[0]), (Tunnel::Gre, [SOURCE4, 0, 0, 0], 7));
+    let (from, inside) = (Address::v4(SOURCE4), Address::v4(7));
+    assert_eq!((inner.tunnel, inner.source, inner.packet.source), (Tunnel::Gre, from, inside));
 }
 
 #[test]
@@ -905,15 +906,15 @@ fn a_quote_has_the_addresses_of_the_packet_it_quotes() {
     let router = 0xc0a8_0001;
     let error = ethernet().ipv4(router, SOURCE4).icmp(3, 1);
     let packet = parse(&tcp(ipv4(error).ipv4_options(&[1; 8]), flag::SYN).frame(), Link::Ethernet);
-    assert_eq!((packet.source[0], packet.destination[0]), (SOURCE4, DESTINATION4));
-    assert_eq!(packet.reporter, [router, 0, 0, 0], "who sent it");
+    assert_eq!((packet.source, packet.destination), (Address::v4(SOURCE4), Address::v4(DESTINATION4)));
+    assert_eq!(packet.reporter, Address::v4(router), "who sent it");
     assert_eq!((packet.seq, packet.quote), (SEQ, quote::UNREACHABLE), "behind the quoted options");
     assert_eq!((packet.ip_length, packet.family), (20 + 8 + 28 + 20, Family::V4 as u8), "its own");
 
     let error = ethernet().ipv6([1; 4], SOURCE6).icmp(1, 4);
     let packet = parse(&ipv6(error).extension(60, 0).udp().frame(), Link::Ethernet);
-    assert_eq!((packet.source, packet.destination), (SOURCE6, DESTINATION6));
-    assert_eq!(packet.reporter, [1; 4], "who sent it");
+    assert_eq!((packet.source, packet.destination), (Address::v6(SOURCE6), Address::v6(DESTINATION6)));
+    assert_eq!(packet.reporter, Address::v6([1; 4]), "who sent it");
     assert_eq!((packet.protocol, packet.quote), (UDP, quote::UNREACHABLE), "behind an extension header");
 }
 
@@ -958,7 +959,7 @@ fn quoted_junk_is_icmp_and_quotes_nothing() {
     ] {
         let packet = parse(&frame.frame(), Link::Ethernet);
         assert_eq!((class_of(&packet), packet.quote, packet.protocol), (Class::Icmp, 0, 0), "{what}");
-        let own = if packet.family == Family::V4 as u8 { [SOURCE4, 0, 0, 0] } else { SOURCE6 };
+        let own = if packet.family == Family::V4 as u8 { Address::v4(SOURCE4) } else { Address::v6(SOURCE6) };
         assert_eq!((packet.source, packet.source_port), (own, 0), "{what}: the addresses stay its own");
     }
 }

@@ -13,7 +13,7 @@ use zerocopy::byteorder::big_endian::{U16, U32};
 use super::ip::Transport;
 use super::link::ethertype;
 use super::{Class, Frame, Link, Packet, Slice, UDP, ip, link, parse};
-use crate::flow::Family;
+use crate::flow::{Address, Family};
 
 /// Tunnels that are entered one inside another.
 const DEPTH: usize = 4;
@@ -90,9 +90,9 @@ pub struct Inner<'a> {
     /// The family of the tunnel's own packet.
     pub family: Family,
     /// The source address of the tunnel's own packet.
-    pub source: [u32; 4],
+    pub source: Address,
     /// Its destination address.
-    pub destination: [u32; 4],
+    pub destination: Address,
     /// The frame that is inside.
     pub frame: Slice<'a>,
     /// What that frame begins with.

@@ -1,14 +1,15 @@
 //! Packets of numbered flows, whose every number follows from the flow's: a record made of two shows.
 
 use handshake_common::abi::TICK_SHIFT;
+use handshake_common::flow::Address;
 use handshake_common::record::{Detail, Now, Record, State};
 use handshake_common::wire::{Class, Packet, TCP, UDP, flag};
 
 /// The responder of all flows.
-const SERVER: ([u32; 4], u16) = ([0x0a00_0001, 0, 0, 0], 443);
+const SERVER: (Address, u16) = (Address::v4(0x0a00_0001), 443);
 /// The initiator's address of all flows, smaller than the responder's; the port is [`FIRST_PORT`] and
 /// the flow's number.
-const CLIENT: [u32; 4] = [0x0a00_0000, 0, 0, 0];
+const CLIENT: Address = Address::v4(0x0a00_0000);
 /// An ephemeral one: a datagram to it is no request, to which a datagram of another flow would be an answer.
 const FIRST_PORT: u16 = 0x8000;
 /// Room between the sequence numbers, and the times, of two flows.

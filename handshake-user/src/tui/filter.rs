@@ -9,12 +9,12 @@
 
 use std::net::SocketAddr;
 
-use handshake_agent::address::{Cidr, PortRange, words};
+use handshake_agent::address::{Cidr, PortRange};
 use handshake_agent::model::snapshot::ServiceBooks;
 use handshake_agent::owner::Owner;
 use handshake_agent::source::Moment;
 use handshake_common::abi::Net;
-use handshake_common::flow::Side;
+use handshake_common::flow::{Address, Side};
 use handshake_common::record::Record;
 use handshake_common::verdict::{Assessment, Cause, FlowFlag, UdpVerdict, Verdict};
 
@@ -345,8 +345,8 @@ fn has_flag(flow: &Flow, flag: FlowFlag, moment: &Moment) -> bool {
 }
 
 fn socket(socket: SocketAddr) -> FilterTerm {
-    let (address, family) = words(socket.ip());
-    let address = Net { address, mask: [u32::MAX; 4], family: family as u32 };
+    let (address, family) = Address::of(socket.ip());
+    let address = Net { address, mask: Address([u64::MAX; 2]), family: family as u64 };
     FilterTerm::Socket { address, port: socket.port() }
 }
 
@@ -365,7 +365,7 @@ fn cause(name: &str) -> Result<FilterTerm, String> {
         .ok_or_else(|| format!("'{name}' is not a cause: use no_syn_ack, no_ack or answer_unseen"))
 }
 
-fn ends(record: &Record) -> [([u32; 4], u16); 2] {
+fn ends(record: &Record) -> [(Address, u16); 2] {
     [record.end(Side::Initiator), record.end(Side::Responder)]
 }
 
@@ -373,17 +373,17 @@ fn ports(record: &Record) -> [u16; 2] {
     ends(record).map(|(_, port)| port)
 }
 
-fn is_in(net: &Net, address: [u32; 4], record: &Record) -> bool {
-    net.family == record.family as u32 && matches(net, address)
+fn is_in(net: &Net, address: Address, record: &Record) -> bool {
+    net.family == record.family as u64 && matches(net, address)
 }
 
 fn is_within(net: &Net, socket: SocketAddr) -> bool {
-    let (address, family) = words(socket.ip());
-    net.family == family as u32 && matches(net, address)
+    let (address, family) = Address::of(socket.ip());
+    net.family == family as u64 && matches(net, address)
 }
 
-fn matches(net: &Net, address: [u32; 4]) -> bool {
-    (0..4).all(|word| address[word] & net.mask[word] == net.address[word] & net.mask[word])
+fn matches(net: &Net, Address(address): Address) -> bool {
+    (0..2).all(|word| (address[word] ^ net.address.0[word]) & net.mask.0[word] == 0)
 }
 
 fn has_verdict(books: &ServiceBooks, name: &str) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use handshake_common::flow::Side;
+use handshake_common::flow::{Address, Side};
 use handshake_common::record::{Clocks, Now};
 use handshake_common::verdict::Verdict;
 
@@ -134,7 +134,7 @@ impl Recent {
     }
 }
 
-fn identity(attempt: &Flow) -> (u64, u32, [u32; 4], [u32; 4]) {
+fn identity(attempt: &Flow) -> (u64, u32, Address, Address) {
     let key = attempt.record.key;
     (attempt.opened_ns(), key.ports, key.low, key.high)
 }

@@ -46,7 +46,8 @@ fn the_tables_take_the_documented_bytes_per_flow() -> Result<()> {
             "{words:?}: {all} in all, {tables} of it tables"
         );
         let peak = announced(&lo.host, words)?;
-        let most = 2 * MEBIBYTE;
+        // What the kernel adds to programs and maps is in neither figure.
+        let most = 3 * MEBIBYTE;
         let said = format!("{words:?}: {all} locked and {process} of the process, {peak} announced");
         ensure!(all + process <= peak, "{said}");
         ensure!(peak - all - process <= GIVEN_BACK + most + ended(words), "{said}");

@@ -8,7 +8,6 @@ use handshake_common::wire::tunnel::{Inner, Tunnel};
 use handshake_common::wire::{UDP, quote};
 
 use super::Flow;
-use crate::address::ip;
 
 /// The tunnel around a conversation: that of its first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +39,8 @@ impl Tunnels {
         let (key, _) = FlowKey::of(source, destination, family, packet.protocol == UDP);
         self.0.entry((family, key)).or_insert_with(|| Around {
             tunnel: inner.tunnel,
-            source: ip(inner.source, inner.family),
-            destination: ip(inner.destination, inner.family),
+            source: inner.source.ip(inner.family),
+            destination: inner.destination.ip(inner.family),
         });
     }
 

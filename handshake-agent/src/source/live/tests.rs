@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use handshake_common::abi::{Counter, LAYOUT, PORTS_MAP, class_index};
-use handshake_common::flow::{Family, Side};
+use handshake_common::flow::{Address, Family, Side};
 use handshake_common::latency::connect_place;
 use handshake_common::record::{Detail, State};
 use handshake_common::wire::build::FrameBuilder;
@@ -59,8 +59,8 @@ fn a_handshake_is_read_back_complete() {
     assert_eq!(reading.slots, 128);
     let [record] = records(&live)[..] else { panic!("one record, not {:?}", records(&live)) };
     assert_eq!(record.state, State::Established);
-    assert_eq!(record.end(Side::Initiator), ([0x0a00_0001, 0, 0, 0], CLIENT.1));
-    assert_eq!(record.end(Side::Responder), ([0x0a00_0002, 0, 0, 0], SERVER.1));
+    assert_eq!(record.end(Side::Initiator), (Address::v4(0x0a00_0001), CLIENT.1));
+    assert_eq!(record.end(Side::Responder), (Address::v4(0x0a00_0002), SERVER.1));
     let Detail::Tcp(tcp) = record.detail else { panic!("a TCP record, not {record:?}") };
     assert_eq!((tcp.isn_initiator, tcp.isn_responder), (J, K));
     assert_eq!((tcp.syn, tcp.syn_ack, tcp.ack), (1, 1, 1));
@@ -69,7 +69,7 @@ fn a_handshake_is_read_back_complete() {
     let [ServiceReading { row, service, connects }] = &services[..] else {
         panic!("one service, not {}", services.len())
     };
-    assert_eq!((*row, service.port, service.address[0]), (record.service, SERVER.1, 0x0a00_0002));
+    assert_eq!((*row, service.port, service.address), (record.service, SERVER.1, Address::v4(0x0a00_0002)));
     assert_eq!((service.gauges[0], service.gauges[1]), (1, 1), "one attempt, completed");
     let total = (0..).zip(reading.histograms[Leg::Connect as usize].buckets).find(|(_, count)| *count != 0);
     let (bucket, _) = total.expect("it is in the totals too");
@@ -89,8 +89,9 @@ fn more_addresses_than_there_is_room_for_end_no_reading() {
     for known in [5_000_u32, 7_500] {
         live.read().expect("counters at rest");
         let map = live.bpf.map("LOCAL").expect("the map is there");
-        let map: aya::maps::HashMap<_, [u32; 5], u32> = map.try_into().expect("it is a hash map");
-        let mut all: Vec<u32> = map.keys().map(|key| key.expect("a key")[0]).collect();
+        let map: aya::maps::HashMap<_, [u64; 3], u32> = map.try_into().expect("it is a hash map");
+        let address = |[first, second, _]: [u64; 3]| Address([first, second]).number();
+        let mut all: Vec<u32> = map.keys().map(|key| address(key.expect("a key"))).collect();
         all.sort_unstable();
         assert!(
             all.iter().copied().eq((known..).take(handshake_common::abi::LOCAL_ADDRESSES)),

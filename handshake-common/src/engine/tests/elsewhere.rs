@@ -5,7 +5,7 @@ use std::vec::Vec;
 use super::{HZ, SECOND, World, udp_packets};
 use crate::abi::{Counter, tag};
 use crate::books::ServiceRow;
-use crate::flow::Side;
+use crate::flow::{Address, Side};
 use crate::record::{Detail, Record, State};
 use crate::wire::{self, Class, Packet, mark, quote};
 
@@ -15,12 +15,12 @@ const OTHER: u32 = 0x0a00_0065;
 /// 239.255.255.250, SSDP's group.
 const GROUP: u32 = 0xefff_fffa;
 
-pub(super) type Address = (u32, u16);
+pub(super) type Peer = (u32, u16);
 
-pub(super) fn datagram(from: Address, to: Address) -> Packet {
+pub(super) fn datagram(from: Peer, to: Peer) -> Packet {
     Packet {
-        source: [from.0, 0, 0, 0],
-        destination: [to.0, 0, 0, 0],
+        source: Address::v4(from.0),
+        destination: Address::v4(to.0),
         source_port: from.1,
         destination_port: to.1,
         family: 1,
@@ -34,7 +34,7 @@ pub(super) fn datagram(from: Address, to: Address) -> Packet {
 
 /// The same over IPv6.
 pub(super) fn over_ipv6(packet: Packet) -> Packet {
-    let wide = |[word, ..]: [u32; 4]| [word, 1, 2, 3];
+    let wide = |Address([first, _]): Address| Address([first | 1 << 32, 2 | 3 << 32]);
     Packet { family: 2, source: wide(packet.source), destination: wide(packet.destination), ..packet }
 }
 
@@ -46,7 +46,7 @@ fn services(world: &World) -> Vec<(u32, u16, u64, u64)> {
         .services
         .iter()
         .filter_map(ServiceRow::read)
-        .map(|row| (row.address[0], row.port, row.gauges[0], row.gauges[place(Counter::UdpAnswered)]))
+        .map(|row| (row.address.number(), row.port, row.gauges[0], row.gauges[place(Counter::UdpAnswered)]))
         .collect();
     rows.sort_unstable();
     rows
@@ -115,8 +115,8 @@ fn hosts_that_a_query_to_a_group_reached_answer_it() {
         world.send(2 * SECOND, &datagram((SERVER, 1_900), (CLIENT, 45_000)));
         world.send(3 * SECOND, &datagram((OTHER, 33_000), (CLIENT, 45_000)));
         assert_eq!(world.counts(&FLOWS), [3, 3, 0, 0]);
-        let group = query.destination[0];
-        assert_eq!(record(&world, 45_000, 33_000).end(Side::Initiator).0[0], CLIENT);
+        let group = query.destination.number();
+        assert_eq!(record(&world, 45_000, 33_000).end(Side::Initiator).0, Address::v4(CLIENT));
         let mut expected = [(SERVER, 1_900, 1, 1), (OTHER, 1_900, 1, 1), (group, 1_900, 1, 1)];
         expected.sort_unstable();
         assert_eq!(services(&world), expected);
@@ -329,12 +329,12 @@ fn time_that_runs_backwards_gives_no_answer_time() {
 /// Who sends an ICMP error is kept in either table and for both protocols, until the flow is taken up again.
 #[test]
 fn who_made_a_flow_unreachable_is_kept() {
-    let wide = [0x2001_0db8, 0, 0, 9];
+    let wide = Address::v6([0x2001_0db8, 0, 0, 9]);
     let v4 = datagram((CLIENT, 40_000), (SERVER, 53));
     let rows = [
-        (v4, [0xcb00_7109, 0, 0, 0]),
+        (v4, Address::v4(0xcb00_7109)),
         (over_ipv6(v4), wide),
-        (super::tcp(0, true, wire::flag::SYN, 0, 0), [0xcb00_7109, 0, 0, 0]),
+        (super::tcp(0, true, wire::flag::SYN, 0, 0), Address::v4(0xcb00_7109)),
         (super::tcp(3, true, wire::flag::SYN, 0, 0), wide),
     ];
     for (packet, reporter) in rows {
@@ -342,7 +342,7 @@ fn who_made_a_flow_unreachable_is_kept() {
         world.send(SECOND, &packet);
         assert_eq!(world.records()[0].reporter(), None);
         let mut error = super::icmp(packet, quote::UNREACHABLE);
-        for (second, address) in [(2, reporter), (3, [1; 4])] {
+        for (second, address) in [(2, reporter), (3, Address([1; 2]))] {
             error.reporter = address;
             world.send(second * SECOND, &error);
         }

@@ -1,6 +1,6 @@
 //! Tables that keep every record: one moves where a set is full, and all of a table move when it grows.
 
-use super::elsewhere::{Address, datagram, over_ipv6};
+use super::elsewhere::{Peer, datagram, over_ipv6};
 use super::*;
 use crate::flow::Family;
 use crate::host::{self, HostTables};
@@ -17,9 +17,9 @@ fn double(world: &mut World) {
     host::double(slots6, &world.config, clients).expect("memory");
 }
 
-const SERVER: Address = (0x0a00_0064, 69);
+const SERVER: Peer = (0x0a00_0064, 69);
 
-fn client(n: u16) -> Address {
+fn client(n: u16) -> Peer {
     (0x0a00_1000 + u32::from(n), 40_000)
 }
 

@@ -8,7 +8,7 @@ const MANY: u16 = 12_000;
 const HALF: usize = SERVICES as usize / 2;
 /// The service that comes later: a port that none of the many has, of the host that all of them are on.
 const OWN: u16 = 20_443;
-const HOST: [u32; 4] = [0x0a00_0100, 0, 0, 0];
+const HOST: Address = Address::v4(0x0a00_0100);
 
 /// A scan of refused ports. The service that is used a tenth of a second after it has a row from its first
 /// attempt on, though all of its attempts come at once.
@@ -211,7 +211,7 @@ fn to(port: u16, mut packet: Packet) -> Packet {
 
 /// The same packet with another server.
 fn beyond(number: u16, mut packet: Packet) -> Packet {
-    let far = [0x0b00_0000 + u32::from(number), 0, 0, 0];
+    let far = Address::v4(0x0b00_0000 + u32::from(number));
     if packet.destination_port == 80 {
         packet.destination = far
     } else {

@@ -209,7 +209,7 @@ fn packet(each: &Move) -> Packet {
         }
         What::Udp => udp(each.flow, each.client),
         What::UdpGroup => {
-            Packet { destination: [0xe000_00fb, 0, 0, 0], family: 1, ..udp(each.flow, each.client) }
+            Packet { destination: Address::v4(0xe000_00fb), family: 1, ..udp(each.flow, each.client) }
         }
         What::Icmp { udp: true, kind } => icmp(udp(each.flow, each.client), kind),
         What::Icmp { udp: false, kind } => {

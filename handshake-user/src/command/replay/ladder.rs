@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use handshake_agent::address::{Ends, ip};
+use handshake_agent::address::Ends;
 use handshake_agent::model::flow::{Flow, View};
 use handshake_agent::source::Source;
 use handshake_capture::CapturedPacket;
@@ -158,7 +158,7 @@ impl Ladder {
 fn sockets(packet: &Packet) -> [SocketAddr; 2] {
     let family = family(packet);
     [(packet.source, packet.source_port), (packet.destination, packet.destination_port)]
-        .map(|(address, port)| SocketAddr::new(ip(address, family), port))
+        .map(|(address, port)| SocketAddr::new(address.ip(family), port))
 }
 
 const fn family(packet: &Packet) -> Family {
@@ -202,7 +202,7 @@ fn step(observed: &Observed<'_>, is_first: bool) -> Step {
         seq: packet.seq,
         ack: packet.ack,
         payload: packet.payload,
-        reporter: (packet.quote != quote::NONE).then(|| ip(packet.reporter, family(packet))),
+        reporter: (packet.quote != quote::NONE).then(|| packet.reporter.ip(family(packet))),
         mark,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use handshake_common::abi::Makers;
+use handshake_common::flow::Address;
 use handshake_common::memory::{Memory, Sender};
 use handshake_common::record::Detail;
 use handshake_common::wire::{Class, Packet, mark};
@@ -21,7 +22,7 @@ use super::*;
 const LOOK_AT_ALL_EVERY: u64 = 1000;
 
 /// An address and a port.
-type End = ([u32; 4], u16);
+type End = (Address, u16);
 
 /// A scenario that is being run.
 pub(super) struct Comparison<'a> {
