@@ -32,8 +32,14 @@ pub(super) fn build_here(release: &Release) -> Result<PathBuf> {
     let library = sysroot.join("lib/rustlib/src/rust");
     let script = release.root.join("packaging/without-unwinding.ld");
     let link = |argument: &str| format!("-Clink-arg=-Wl,{argument}");
-    // What rustc links with there, lld, knows them: functions of equal code are one, and no tables for unwinding.
-    let smaller = [link("--icf=all"), link("--no-eh-frame-hdr"), link(&format!("-T,{}", script.display()))];
+    // What rustc links with there, lld, knows them: functions of equal code are one, no tables for unwinding, and a
+    // bit for each word that is relocated.
+    let smaller = [
+        link("--icf=all"),
+        link("--no-eh-frame-hdr"),
+        link(&format!("-T,{}", script.display())),
+        link("-z,pack-relative-relocs"),
+    ];
     run(release, shell::cargo("build"), Architecture::Amd64, &library, &smaller)
 }
 
