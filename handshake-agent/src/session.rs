@@ -390,8 +390,8 @@ impl Session {
     }
 
     /// Looks at the tables: calls `visit` with the record of each open attempt.
-    pub fn for_each_open(&self, now: Now, visit: &mut dyn FnMut(&Record)) {
-        self.live.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), visit)));
+    pub fn for_each_open(&self, now: Now, mut visit: &mut dyn FnMut(&Record)) {
+        self.live.scan(now, Some(&mut Onlooker::new(u64::from(State::OPEN), &mut visit)));
     }
 
     /// Calls `visit` with each attempt that has ended since the last call, in order, and with the view of the

@@ -129,9 +129,11 @@ fn names() -> impl Iterator<Item = &'static str> {
     let instructions = instructions::CASES.iter().map(|case| case.name);
     let packets = CASES.iter().map(|case| case.name).chain(instructions);
     let veth = veth::CASES.iter().map(|case| case.name);
-    let packets =
-        packets.chain([snapshot::NAME, recording::NAME]).chain(veth).chain([owner::NAME, contention::NAME]);
+    let snapshots = snapshot::CASES.iter().map(|case| case.name);
+    let packets = packets.chain(snapshots).chain([recording::NAME]);
     packets
+        .chain(veth)
+        .chain([owner::NAME, contention::NAME])
         .chain(crowd::CASES.iter().map(|(name, _)| *name))
         .chain(captures::CASES.iter().map(|case| case.name))
 }
@@ -159,9 +161,9 @@ fn measure_instructions(args: &Args, rows: &mut Rows) -> Result<()> {
 }
 
 fn measure_snapshot(args: &Args, rows: &mut Rows) -> Result<()> {
-    if args.wants(snapshot::NAME) {
-        eprintln!("{} …", snapshot::NAME);
-        rows.snapshots.push(snapshot::measure(args.rounds, &read(&args.programs)?)?);
+    for case in snapshot::CASES.iter().filter(|case| args.wants(case.name)) {
+        eprintln!("{} …", case.name);
+        rows.snapshots.push(snapshot::measure(case, args.rounds, &read(&args.programs)?)?);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub(crate) struct RecordingRow {
 pub(crate) fn measure(others: &[u8]) -> Result<RecordingRow> {
     let mut ours = million()?;
     cpu::stay()?;
-    snapshot::make(&mut ours, others)?;
+    snapshot::make(&snapshot::CASES[0], &mut ours, others)?;
     let mut others = Others::load(others, BenchHook::Xdp, 1, 0)?;
     let (program, context) = (ours.descriptor(BenchHook::Xdp)?, snapshot::context());
     let [syn, ..] = frames::handshake_between(CLIENT4, SERVER4);

@@ -343,7 +343,7 @@ impl Platform for Memory<'_> {
 
     fn on_evict<S: Slot>(&self, slot: &S, tag: Tag, verdict: Option<Counter>) {
         if let Some(on_evict) = self.on_evict {
-            on_evict(&table::record_under(slot, tag), verdict);
+            on_evict(&table::record_under(slot, tag, table::Beside::default()), verdict);
         }
     }
 

@@ -449,6 +449,29 @@ pub const fn jiffies_since(now: u32, then: u32) -> u32 {
     if age >= 1 << 31 { 0 } else { age }
 }
 
+/// How far an open attempt is by its age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Younger than T1.
+    Opening,
+    /// Older.
+    HalfOpen,
+    /// Past T2.
+    Expired,
+}
+
+impl Stage {
+    /// The verdict of an attempt that is so far.
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::Opening => Verdict::Opening,
+            Self::HalfOpen => Verdict::HalfOpen,
+            Self::Expired => Verdict::HalfOpenExpired,
+        }
+    }
+}
+
 impl TcpRecord {
     /// Time of the latest SYN or SYN+ACK of an open attempt, and of the end of one that ended.
     #[inline(always)]
@@ -462,6 +485,19 @@ impl TcpRecord {
     #[must_use]
     pub const fn expired(&self, now_ns: u64, clocks: &Clocks) -> bool {
         now_ns.saturating_sub(self.latest_ns()) > clocks.expire_after_ns
+    }
+
+    /// How far an open attempt is by its age at this time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stage(&self, now_ns: u64, clocks: &Clocks) -> Stage {
+        if self.expired(now_ns, clocks) {
+            Stage::Expired
+        } else if now_ns.saturating_sub(self.opened_ns) >= clocks.half_open_after_ns {
+            Stage::HalfOpen
+        } else {
+            Stage::Opening
+        }
     }
 
     /// Was a valid SYN+ACK seen?
@@ -573,6 +609,25 @@ pub enum Detail {
     Udp(UdpRecord),
 }
 
+/// What of a record tells how it stands, by its age and its ends, and where it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Which table it comes from.
+    pub family: Family,
+    /// Who talks to whom.
+    pub key: FlowKey,
+    /// How it stands.
+    pub state: State,
+    /// Bits of [`tag`].
+    pub flags: u32,
+    /// The row of the service table.
+    pub service: u16,
+    /// Jiffies of the latest packet.
+    pub last_jiffies: u32,
+    /// What is known of the flow.
+    pub detail: Detail,
+}
+
 /// A whole record, copied out of its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -601,18 +656,94 @@ pub struct Record {
     pub makers: Makers,
 }
 
-impl Record {
+impl Brief {
     /// Address and port of one side.
     #[must_use]
     pub const fn end(&self, side: Side) -> (Address, u16) {
-        let initiator_high = self.flags & tag::INITIATOR_HIGH != 0;
-        let high = initiator_high == matches!(side, Side::Initiator);
+        let FlowKey { low, high, ports, .. } = self.key;
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is the port of the high end")]
-        if high {
-            (self.key.high, self.key.ports as u16)
-        } else {
-            (self.key.low, (self.key.ports >> 16) as u16)
+        let ends = self.by_side((low, (ports >> 16) as u16), (high, ports as u16));
+        ends[side as usize]
+    }
+
+    /// What belongs to the low and to the high end, as the initiator's and the responder's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn by_side<T: Copy>(&self, low: T, high: T) -> [T; 2] {
+        if self.flags & tag::INITIATOR_HIGH != 0 { [high, low] } else { [low, high] }
+    }
+
+    /// Is it past its time? Open attempts and UDP flows only: the rest does not expire.
+    #[inline]
+    #[must_use]
+    pub const fn expired(&self, now: Now, clocks: &Clocks) -> bool {
+        match &self.detail {
+            Detail::Tcp(tcp) => self.state.is_open() && tcp.expired(now.ns, clocks),
+            Detail::Udp(_) => jiffies_since(now.jiffies, self.last_jiffies) > clocks.udp_idle_jiffies,
         }
+    }
+
+    /// Is it established, and silent since the initiator's latest data for longer than T1? A connection without
+    /// a packet for so long that it counts as closed is not.
+    #[inline]
+    #[must_use]
+    pub const fn is_silent(&self, now: Now, clocks: &Clocks) -> bool {
+        match &self.detail {
+            Detail::Tcp(tcp) => {
+                matches!(self.state, State::Established)
+                    && jiffies_since(now.jiffies, self.last_jiffies) <= clocks.idle_after_jiffies
+                    && tcp.is_silent(self.flags, now.ns, clocks.half_open_after_ns)
+            }
+            Detail::Udp(_) => false,
+        }
+    }
+
+    /// The time since its first packet, ns; time that runs backwards counts as no time.
+    #[inline]
+    #[must_use]
+    pub const fn age_ns(&self, now: Now) -> u64 {
+        let opened = match &self.detail {
+            Detail::Tcp(tcp) => tcp.opened_ns,
+            Detail::Udp(udp) => udp.opened_ns,
+        };
+        now.ns.saturating_sub(opened)
+    }
+
+    /// How an attempt stands at `now`; `None` for UDP and free slots.
+    #[inline]
+    #[must_use]
+    pub const fn verdict(&self, now: Now, clocks: &Clocks) -> Option<Verdict> {
+        match &self.detail {
+            Detail::Tcp(tcp) if self.state.is_open() => Some(tcp.stage(now.ns, clocks).verdict()),
+            Detail::Tcp(_) | Detail::Udp(_) => Verdict::of_gauge(self.state.gauge() as usize),
+        }
+    }
+
+    /// How a UDP flow stands at `now`; `None` for the rest.
+    #[inline]
+    #[must_use]
+    pub const fn udp_verdict(&self, now: Now, clocks: &Clocks) -> Option<UdpVerdict> {
+        if !matches!(self.state, State::UdpWaiting) {
+            return UdpVerdict::of_gauge(self.state.gauge() as usize);
+        }
+        let is_late = self.age_ns(now) >= clocks.half_open_after_ns;
+        Some(if is_late { UdpVerdict::Unanswered } else { UdpVerdict::Pending })
+    }
+}
+
+impl Record {
+    /// What tells how it stands.
+    #[inline]
+    #[must_use]
+    pub const fn brief(&self) -> Brief {
+        let Self { family, key, state, flags, service, last_jiffies, detail, .. } = *self;
+        Brief { family, key, state, flags, service, last_jiffies, detail }
+    }
+
+    /// [`Brief::end`].
+    #[must_use]
+    pub const fn end(&self, side: Side) -> (Address, u16) {
+        self.brief().end(side)
     }
 
     /// Who sent the ICMP error that made the flow unreachable; `None` of any other flow, or where it is not
@@ -628,61 +759,33 @@ impl Record {
         (address != Address::default()).then_some(address)
     }
 
-    /// Is it past its time? Open attempts and UDP flows only: the rest does not expire.
+    /// [`Brief::expired`].
     #[must_use]
     pub const fn expired(&self, now: Now, clocks: &Clocks) -> bool {
-        match &self.detail {
-            Detail::Tcp(tcp) => self.state.is_open() && tcp.expired(now.ns, clocks),
-            Detail::Udp(_) => jiffies_since(now.jiffies, self.last_jiffies) > clocks.udp_idle_jiffies,
-        }
+        self.brief().expired(now, clocks)
     }
 
-    /// Is it established, and silent since the initiator's latest data for longer than T1? A connection without
-    /// a packet for so long that it counts as closed is not.
+    /// [`Brief::is_silent`].
     #[must_use]
     pub const fn is_silent(&self, now: Now, clocks: &Clocks) -> bool {
-        match &self.detail {
-            Detail::Tcp(tcp) => {
-                matches!(self.state, State::Established)
-                    && jiffies_since(now.jiffies, self.last_jiffies) <= clocks.idle_after_jiffies
-                    && tcp.is_silent(self.flags, now.ns, clocks.half_open_after_ns)
-            }
-            Detail::Udp(_) => false,
-        }
+        self.brief().is_silent(now, clocks)
     }
 
-    /// The time since its first packet, ns; time that runs backwards counts as no time.
+    /// [`Brief::age_ns`].
     #[must_use]
     pub const fn age_ns(&self, now: Now) -> u64 {
-        let opened = match &self.detail {
-            Detail::Tcp(tcp) => tcp.opened_ns,
-            Detail::Udp(udp) => udp.opened_ns,
-        };
-        now.ns.saturating_sub(opened)
+        self.brief().age_ns(now)
     }
 
-    /// How an attempt stands at `now`; `None` for UDP and free slots.
+    /// [`Brief::verdict`].
     #[must_use]
     pub const fn verdict(&self, now: Now, clocks: &Clocks) -> Option<Verdict> {
-        if !self.state.is_open() {
-            return Verdict::of_gauge(self.state.gauge() as usize);
-        }
-        Some(if self.expired(now, clocks) {
-            Verdict::HalfOpenExpired
-        } else if self.age_ns(now) >= clocks.half_open_after_ns {
-            Verdict::HalfOpen
-        } else {
-            Verdict::Opening
-        })
+        self.brief().verdict(now, clocks)
     }
 
-    /// How a UDP flow stands at `now`; `None` for the rest.
+    /// [`Brief::udp_verdict`].
     #[must_use]
     pub const fn udp_verdict(&self, now: Now, clocks: &Clocks) -> Option<UdpVerdict> {
-        if !matches!(self.state, State::UdpWaiting) {
-            return UdpVerdict::of_gauge(self.state.gauge() as usize);
-        }
-        let is_late = self.age_ns(now) >= clocks.half_open_after_ns;
-        Some(if is_late { UdpVerdict::Unanswered } else { UdpVerdict::Pending })
+        self.brief().udp_verdict(now, clocks)
     }
 }

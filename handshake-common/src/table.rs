@@ -726,6 +726,14 @@ fn makers_of(words: &MakerWords) -> abi::Makers {
 /// The same, with what is kept beside it.
 #[cfg(not(target_arch = "bpf"))]
 pub fn read_beside<S: Slot>(slot: &S, beside: Beside<'_>) -> Option<crate::record::Record> {
+    read_with(slot, |tag| record_under(slot, tag, beside))
+}
+
+/// What `read` makes of a slot's words, all of one record: between two equal, unlocked tags. `read` is called
+/// again where they differ, so it may see halves of two records. `None`: free, or changed all the time.
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+pub fn read_with<S: Slot, T>(slot: &S, mut read: impl FnMut(Tag) -> T) -> Option<T> {
     use crate::shared::read_fence;
     for _ in 0..crate::spin::READ_TRIES {
         let before = Tag(slot.tag().load());
@@ -737,16 +745,10 @@ pub fn read_beside<S: Slot>(slot: &S, beside: Beside<'_>) -> Option<crate::recor
             return None;
         }
         read_fence();
-        let mut record = record_under(slot, before);
-        if before.is_attributed() {
-            let Beside { owners, makers } = beside;
-            record.control_groups.ids =
-                owners.map(|ids| ids.each_ref().map(Shared64::load)).unwrap_or_default();
-            record.makers = makers.map(makers_of).unwrap_or_default();
-        }
+        let made = read(before);
         read_fence();
         if slot.tag().load() == before.0 {
-            return Some(record);
+            return Some(made);
         }
     }
     None
@@ -783,13 +785,14 @@ pub fn relocate<S: Slot>(from: &S, to: &S) {
     from.tag().swap(tag.next(State::Empty, 0, 0).0);
 }
 
-/// Copies a slot's record under a tag that is known to be its own.
+/// Copies what tells how a slot's record stands, under a tag that is known to be its own.
 #[cfg(not(target_arch = "bpf"))]
-pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
-    use crate::record::{Detail, Record};
+#[inline(always)]
+pub fn brief_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Brief {
+    use crate::record::{Brief, Detail};
     let state = tag.state();
     let detail = if state.is_udp() { Detail::Udp(slot.body().udp()) } else { Detail::Tcp(slot.body().tcp()) };
-    Record {
+    Brief {
         family: S::FAMILY,
         key: slot.key(state.is_udp()),
         state,
@@ -797,9 +800,33 @@ pub fn record_under<S: Slot>(slot: &S, tag: Tag) -> crate::record::Record {
         service: tag.service(),
         last_jiffies: slot.last().load(),
         detail,
+    }
+}
+
+/// The owners of a slot's record, under the same terms; zeros of one without.
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+pub fn owners_under(tag: Tag, beside: Beside<'_>) -> ControlGroups {
+    let ids = beside.owners.filter(|_| tag.is_attributed()).map(|ids| ids.each_ref().map(Shared64::load));
+    ControlGroups { ids: ids.unwrap_or_default() }
+}
+
+/// Copies a slot's record with what is kept beside it, under the same terms.
+#[cfg(not(target_arch = "bpf"))]
+pub fn record_under<S: Slot>(slot: &S, tag: Tag, beside: Beside<'_>) -> crate::record::Record {
+    let crate::record::Brief { family, key, state, flags, service, last_jiffies, detail } =
+        brief_under(slot, tag);
+    crate::record::Record {
+        family,
+        key,
+        state,
+        flags,
+        service,
+        last_jiffies,
+        detail,
         reporter: slot.reporter(),
-        control_groups: ControlGroups::default(),
-        makers: abi::Makers::default(),
+        control_groups: owners_under(tag, beside),
+        makers: beside.makers.filter(|_| tag.is_attributed()).map(makers_of).unwrap_or_default(),
     }
 }
 

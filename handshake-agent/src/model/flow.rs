@@ -479,7 +479,7 @@ impl<'a> View<'a> {
     /// From where this host sees the flow.
     #[must_use]
     pub fn seat(&self, flow: &Flow) -> Seat {
-        self.host.map_or(Seat::Between, |host| host.seat(&flow.record))
+        self.host.map_or(Seat::Between, |host| host.seat(&flow.record.brief()))
     }
 
     /// What a half-open attempt has lost in this host, between two others.

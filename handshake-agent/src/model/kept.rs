@@ -3,11 +3,11 @@
 
 use std::collections::BinaryHeap;
 
-use handshake_common::record::{Detail, Record, State};
+use handshake_common::record::{Brief, Detail, Record, State};
 
 use super::flow::Flow;
 use crate::source::Moment;
-use crate::source::scan::Occupancy;
+use crate::source::scan::{Look, Occupancy};
 
 /// Most records that are kept.
 #[derive(Clone, Copy, Debug)]
@@ -42,19 +42,29 @@ pub struct KeptRecords {
     pub wanted: Option<Flow>,
 }
 
-/// Chooses the records to keep.
+/// Chooses the records to keep, as they are at one moment.
 pub struct Selection {
+    moment: Moment,
     open: LeastRecords,
     open_found: u64,
     silent: LeastRecords,
     udp: LeastRecords,
 }
 
+/// What records are kept as.
+#[derive(Clone, Copy)]
+enum Kind {
+    Open,
+    Silent,
+    Udp,
+}
+
 impl Selection {
     /// Keeps so many.
     #[must_use]
-    pub fn of(most: Most) -> Self {
+    pub fn of(most: Most, moment: Moment) -> Self {
         Self {
+            moment,
             open: LeastRecords::of(most.open),
             open_found: 0,
             silent: LeastRecords::of(most.silent),
@@ -62,30 +72,38 @@ impl Selection {
         }
     }
 
-    /// Adds a record if it should be kept. Called for every record shown, so the cheapest checks come first.
-    pub fn add(&mut self, record: &Record, moment: &Moment, fits: impl FnOnce() -> bool) {
-        let Moment { now, clocks, .. } = moment;
-        match &record.detail {
+    /// What a record is kept as, and its key: of each kind the least are kept.
+    fn place(&self, brief: &Brief) -> Option<(Kind, u64)> {
+        let Moment { now, clocks, .. } = &self.moment;
+        match &brief.detail {
             // An attempt past T2 is no longer open.
-            Detail::Tcp(tcp) if record.state.is_open() && !tcp.expired(now.ns, clocks) => {
-                if fits() {
-                    self.open_found += 1;
-                    self.open.offer(tcp.opened_ns, record);
-                }
+            Detail::Tcp(tcp) if brief.state.is_open() && !tcp.expired(now.ns, clocks) => {
+                Some((Kind::Open, tcp.opened_ns))
             }
-            Detail::Tcp(tcp) if record.is_silent(*now, clocks) => {
-                if fits() {
-                    // Inverted, so that the latest has the least key.
-                    self.silent.offer(u64::MAX - tcp.opened_ns, record);
-                }
+            // Inverted, so that the latest has the least key.
+            Detail::Tcp(tcp) if brief.is_silent(*now, clocks) => {
+                Some((Kind::Silent, u64::MAX - tcp.opened_ns))
             }
-            Detail::Udp(udp) if !record.expired(*now, clocks) => {
-                if fits() {
-                    // Inverted, so that the latest flow has the least key.
-                    self.udp.offer(u64::MAX - udp.opened_ns, record);
-                }
-            }
-            Detail::Tcp(_) | Detail::Udp(_) => {}
+            Detail::Udp(udp) if !brief.expired(*now, clocks) => Some((Kind::Udp, u64::MAX - udp.opened_ns)),
+            Detail::Tcp(_) | Detail::Udp(_) => None,
+        }
+    }
+
+    const fn kept_as(&mut self, kind: Kind) -> &mut LeastRecords {
+        match kind {
+            Kind::Open => &mut self.open,
+            Kind::Silent => &mut self.silent,
+            Kind::Udp => &mut self.udp,
+        }
+    }
+
+    /// Adds a record if it should be kept, and `fits`. It is there as a whole if it was
+    /// [needed](Look::needs_whole).
+    pub fn add(&mut self, brief: &Brief, whole: Option<&Record>, fits: impl FnOnce() -> bool) {
+        let Some((kind, key)) = self.place(brief).filter(|_| fits()) else { return };
+        self.open_found += u64::from(matches!(kind, Kind::Open));
+        if let Some(record) = whole {
+            self.kept_as(kind).offer(key, record);
         }
     }
 
@@ -103,6 +121,20 @@ impl Selection {
     }
 }
 
+impl Look for Selection {
+    fn needs_whole(&self, brief: &Brief) -> bool {
+        self.place(brief).is_some_and(|(kind, key)| match kind {
+            Kind::Open => self.open.has_room(key),
+            Kind::Silent => self.silent.has_room(key),
+            Kind::Udp => self.udp.has_room(key),
+        })
+    }
+
+    fn see(&mut self, brief: &Brief, whole: Option<&Record>) {
+        self.add(brief, whole, || true);
+    }
+}
+
 /// The records with the least keys, up to a maximum. Records stay in place; the heap, with the largest key on
 /// top, moves only keys and indices.
 struct LeastRecords {
@@ -116,13 +148,19 @@ impl LeastRecords {
         Self { most, records: Vec::new(), heap: BinaryHeap::new() }
     }
 
+    /// Would a record with this key be kept?
+    fn has_room(&self, key: u64) -> bool {
+        self.records.len() < self.most || self.heap.peek().is_some_and(|largest| key < largest.0)
+    }
+
     fn offer(&mut self, key: u64, record: &Record) {
+        if !self.has_room(key) {
+            return;
+        }
         if self.records.len() < self.most {
             self.heap.push((key, self.records.len()));
             self.records.push(*record);
-        } else if let Some(mut largest) = self.heap.peek_mut()
-            && key < largest.0
-        {
+        } else if let Some(mut largest) = self.heap.peek_mut() {
             self.records[largest.1] = *record;
             largest.0 = key;
         }

@@ -56,9 +56,8 @@ impl Recorder {
     ) -> Result<Block, Error> {
         let reading = source.read()?;
         let moment = Moment { now: reading.now, stopped: reading.stopped, clocks: source.clocks() };
-        let mut selection = Selection::of(MOST);
-        let mut show = |record: &Record| selection.add(record, &moment, || true);
-        let mut onlooker = Onlooker::new(Most::STATES, &mut show).with_silent();
+        let mut selection = Selection::of(MOST, moment);
+        let mut onlooker = Onlooker::new(Most::STATES, &mut selection).with_silent();
         let scan = source.scan(reading.now, Some(&mut onlooker));
         let occupancy = onlooker.occupancy();
         let records = selection.kept(occupancy, None);

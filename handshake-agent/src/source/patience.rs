@@ -4,7 +4,8 @@
 //! §4.2.3.1), then after twice the time before, or sooner (Linux 6.5 repeats the first four each second). A
 //! forged source repeats nothing, and a client that has given up is silent.
 
-use handshake_common::record::{Detail, Now, Record, State};
+use handshake_common::abi::TcpRecord;
+use handshake_common::record::State;
 
 const SECOND: u64 = 1_000_000_000;
 /// The longest time after which a stack repeats its first SYN, ns (RFC 1122 §4.2.3.1).
@@ -12,76 +13,79 @@ const FIRST_REPEAT_NS: u64 = 3 * SECOND;
 /// The same of today's stacks, ns (RFC 6298 §2.1).
 const USUAL_REPEAT_NS: u64 = SECOND;
 
-/// Is the SYN of an open attempt alone, though every stack would have repeated it by now?
-pub(super) fn never_repeated(record: &Record, now: Now) -> bool {
-    repeats(record).is_some_and(|repeats| repeats == 0 && record.age_ns(now) >= FIRST_REPEAT_NS)
+/// What the SYNs of an open attempt tell of its initiator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// Is its SYN alone, though every stack would have repeated it by now?
+    pub(super) never_repeated: bool,
+    /// Has it repeated its SYN?
+    pub(super) repeated: bool,
+    /// Has it given up? Its next SYN is overdue by half of the longest time that it may take. After a SYN+ACK the
+    /// time of the latest SYN is not kept: there the number of SYNs tells how old the attempt is at the next one.
+    pub(super) gave_up: bool,
 }
 
-/// Has the initiator of an open attempt repeated its SYN?
-pub(super) fn repeated(record: &Record) -> bool {
-    repeats(record).is_some_and(|repeats| repeats != 0)
-}
-
-/// Has the initiator of an open attempt given up? Its next SYN is overdue by half of the longest time that it
-/// may take. After a SYN+ACK the time of the latest SYN is not kept: there the number of SYNs tells how old the
-/// attempt is at the next one.
-pub(super) fn gave_up(record: &Record, now: Now) -> bool {
-    let Some(repeats) = repeats(record) else { return false };
-    let Detail::Tcp(tcp) = &record.detail else { return false };
-    let age = record.age_ns(now);
-    if repeats == 0 {
-        return is_overdue(age, FIRST_REPEAT_NS);
+impl Patience {
+    /// That of the initiator of an open attempt which is so old.
+    #[inline(always)]
+    pub(super) fn of(tcp: &TcpRecord, state: State, flags: u32, age_ns: u64) -> Self {
+        let repeats = tcp.syn_retransmits(flags);
+        Self {
+            never_repeated: repeats == 0 && age_ns >= FIRST_REPEAT_NS,
+            repeated: repeats != 0,
+            gave_up: if repeats == 0 {
+                is_overdue(age_ns, FIRST_REPEAT_NS)
+            } else {
+                let latest_ns = tcp.latest_ns().saturating_sub(tcp.opened_ns);
+                gave_up_after(repeats, state, latest_ns, age_ns)
+            },
+        }
     }
+}
+
+/// Has an initiator given up that has repeated its SYN so often, the latest time so long after the first?
+fn gave_up_after(repeats: u8, state: State, latest_ns: u64, age_ns: u64) -> bool {
     // Times of SYNs at doubling intervals: 0, 1, 3, 7 … times the first.
     let intervals = (1_u64 << repeats.min(16)) - 1;
-    if record.state == State::SynReceived {
-        return is_overdue(age, USUAL_REPEAT_NS * (2 * intervals + 1));
+    if state == State::SynReceived {
+        return is_overdue(age_ns, USUAL_REPEAT_NS * (2 * intervals + 1));
     }
-    let latest = tcp.latest_ns().saturating_sub(tcp.opened_ns);
-    is_overdue(age.saturating_sub(latest), latest + latest / intervals)
+    is_overdue(age_ns.saturating_sub(latest_ns), latest_ns + latest_ns / intervals)
 }
 
 const fn is_overdue(after_ns: u64, due_ns: u64) -> bool {
     after_ns > due_ns.saturating_add(due_ns / 2)
 }
 
-fn repeats(record: &Record) -> Option<u8> {
-    match &record.detail {
-        Detail::Tcp(tcp) if record.state.is_open() => Some(tcp.syn_retransmits(record.flags)),
-        Detail::Tcp(_) | Detail::Udp(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use handshake_common::abi::{TICK_SHIFT, TcpRecord};
+    use handshake_common::abi::TICK_SHIFT;
 
     use super::*;
     use crate::fake::{record, tcp};
 
     /// An open attempt with SYNs at these times, ms, and whether it never repeated and gave up at `now`, ms.
     fn at(state: State, syns: &[u64], now_ms: u64) -> (bool, bool) {
-        let mut record = record("10.0.0.1:1", "10.0.0.2:443", state);
-        let opened_ns = 1_000 * SECOND;
+        let record = record("10.0.0.1:1", "10.0.0.2:443", state);
         let latest = syns.last().copied().unwrap_or(0) * 1_000_000;
-        record.detail = Detail::Tcp(TcpRecord {
-            opened_ns,
+        let tcp = TcpRecord {
+            opened_ns: 1_000 * SECOND,
             syn: u8::try_from(syns.len()).expect("a few"),
             latest_after: u32::try_from(latest >> TICK_SHIFT).expect("within 274 s"),
             ..tcp(&record)
-        });
-        let now = Now { ns: opened_ns + now_ms * 1_000_000, jiffies: 0 };
-        (never_repeated(&record, now), gave_up(&record, now))
+        };
+        let patience = Patience::of(&tcp, state, record.flags, now_ms * 1_000_000);
+        (patience.never_repeated, patience.gave_up)
     }
 
     #[test]
     fn a_client_waits_until_its_next_syn_is_overdue() {
         /// State, times of SYNs, now, whether it never repeated and whether it gave up.
         type Row<'a> = (State, &'a [u64], u64, (bool, bool));
-        use State::{Established, SynReceived, SynSent};
+        use State::{SynReceived, SynSent};
         let doubling = [0, 1_000, 3_000, 7_000, 15_000];
         let linear = [0, 1_000, 2_000, 3_000, 4_000, 5_000, 7_000];
-        let table: [Row<'_>; 14] = [
+        let table: [Row<'_>; 13] = [
             (SynSent, &[0], 2_999, (false, false)),
             (SynSent, &[0], 3_000, (true, false)),
             (SynSent, &[0], 4_501, (true, true)),
@@ -95,7 +99,6 @@ mod tests {
             (SynSent, &linear[..5], 11_000, (false, true)),
             (SynReceived, &doubling[..2], 4_400, (false, false)),
             (SynReceived, &doubling[..2], 4_600, (false, true)),
-            (Established, &doubling[..1], 60_000, (false, false)),
         ];
         for (state, syns, now, expected) in table {
             assert_eq!(at(state, syns, now), expected, "{state:?} {syns:?} at {now} ms");

@@ -2,13 +2,14 @@
 //! age. Pure: the time is passed in.
 //!
 //! ```text
-//! tags of 64 slots ─▶ two words: held, and to be read ─▶ those records, whole ─▶ Ages by row of the service table
+//! tags of 64 slots ─▶ two words: held, and to be read ─▶ the briefs of those ─▶ Ages by row of the service table
 //! ```
 //!
 //! A table is far larger than the processor's caches, so a scan takes as long as the memory does, provided
 //! that no access waits for the one before. The tag alone decides most slots: free, or in a state whose
 //! verdict no age changes. The tag is one word, consistent by itself, and becomes two bits without a branch.
-//! Only records whose verdict depends on their age are read, by the table's protocol.
+//! Only records whose verdict depends on their age are read, by the table's protocol, and of them only what is
+//! counted ([`Brief`]): whole records are copied for an onlooker that [needs](Look::needs_whole) them.
 
 mod kept;
 
@@ -16,16 +17,17 @@ use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use handshake_common::abi::{BUCKETS, CONNECT_WORDS, NO_POINT, TcpRecord, tag};
+use handshake_common::abi::{BUCKETS, CONNECT_WORDS, ControlGroups, NO_POINT, TcpRecord, tag};
 use handshake_common::flow::Side;
 use handshake_common::interface::GROUPS;
 use handshake_common::latency::{bucket, nearest_place};
-use handshake_common::record::{Clocks, Detail, Now, Record, SILENT, State};
-use handshake_common::table::{self, BesideTable, Slot};
-use handshake_common::verdict::{Cause, Seat, UdpVerdict, Verdict};
+use handshake_common::record::{Brief, Clocks, Detail, Now, Record, SILENT, Stage, State};
+use handshake_common::table::{self, Beside, BesideTable, Slot};
+use handshake_common::verdict::{Cause, Seat, UdpVerdict};
 
 use super::local::HostAddresses;
-use super::{Placed, patience, placed};
+use super::patience::Patience;
+use super::{Placed, placed};
 
 /// The number of slots examined together: one bit each in a word.
 const BATCH: usize = u64::BITS as usize;
@@ -36,25 +38,48 @@ const AHEAD: usize = 48;
 /// The states whose verdict depends on the record's age, one bit each.
 const AGEING: u64 = State::OPEN as u64 | 1 << State::UdpWaiting as u32;
 
-/// Observes a scan: counts every record by state, and passes the records in some states to a function.
+/// Looks at records while they are scanned.
+pub trait Look {
+    /// Whether it needs the whole of a record. Asked again where the record changes while it is read, so what it
+    /// is asked of may be halves of two records.
+    fn needs_whole(&self, brief: &Brief) -> bool;
+    /// Looks at a record, which is there as a whole if it was needed.
+    fn see(&mut self, brief: &Brief, whole: Option<&Record>);
+}
+
+impl<F: FnMut(&Record)> Look for F {
+    fn needs_whole(&self, _: &Brief) -> bool {
+        true
+    }
+
+    fn see(&mut self, _: &Brief, whole: Option<&Record>) {
+        whole.into_iter().for_each(self);
+    }
+}
+
+/// Observes a scan: counts every record by state, and shows the records in some states.
 pub struct Onlooker<'a> {
     states: u64,
     /// Whether it is also shown the connections that may be silent.
     may_be_silent: bool,
     /// How many more records it is shown of the states that no age changes.
     left: u64,
-    show: &'a mut dyn FnMut(&Record),
-    occupancy: Occupancy,
+    look: &'a mut dyn Look,
+    /// The number of slots in each state, free ones included, in parts.
+    occupancy: [Occupancy; PARTS],
 }
+
+/// Parts of a count whose additions need not wait for each other.
+const PARTS: usize = 4;
 
 /// The number of records in each state.
 pub type Occupancy = [u64; State::ALL.len()];
 
 impl<'a> Onlooker<'a> {
-    /// Calls `show` with each record in one of `states`, one bit each.
-    pub const fn new(states: u64, show: &'a mut dyn FnMut(&Record)) -> Self {
+    /// Shows `look` each record in one of `states`, one bit each.
+    pub const fn new(states: u64, look: &'a mut dyn Look) -> Self {
         let states = states & !(1 << State::Empty as u32);
-        Self { states, may_be_silent: false, left: u64::MAX, show, occupancy: [0; State::ALL.len()] }
+        Self { states, may_be_silent: false, left: u64::MAX, look, occupancy: [[0; State::ALL.len()]; PARTS] }
     }
 
     /// The same, shown so many records at most of the states whose verdict no age changes. A scan would not
@@ -71,42 +96,50 @@ impl<'a> Onlooker<'a> {
     }
 
     /// The number of records in each state, shown or not.
-    pub const fn occupancy(&self) -> Occupancy {
-        self.occupancy
+    pub fn occupancy(&self) -> Occupancy {
+        let mut sum: Occupancy =
+            std::array::from_fn(|state| self.occupancy.iter().map(|part| part[state]).sum());
+        sum[State::Empty as usize] = 0;
+        sum
     }
 
     /// The same where another scan has counted the records.
     pub(crate) const fn count_as(&mut self, occupancy: Occupancy) {
-        self.occupancy = occupancy;
+        self.occupancy = [[0; State::ALL.len()]; PARTS];
+        self.occupancy[0] = occupancy;
     }
 
     /// Counts and shows a record that is in no table.
     pub(crate) fn meet(&mut self, record: &Record) {
-        self.occupancy[record.state as usize] += 1;
-        self.look_at(record);
+        self.occupancy[0][record.state as usize] += 1;
+        self.show(&record.brief(), Some(record));
     }
 
-    fn look_at(&mut self, record: &Record) {
-        if self.states >> record.state as u32 & 1 == 0 {
-            if self.may_be_silent && may_be_silent(record.flags) {
-                (self.show)(record);
-            }
+    const fn is_shown(&self, brief: &Brief) -> bool {
+        self.states >> brief.state as u32 & 1 != 0 || self.may_be_silent && may_be_silent(brief.flags)
+    }
+
+    fn needs_whole(&self, brief: &Brief) -> bool {
+        self.is_shown(brief) && self.look.needs_whole(brief)
+    }
+
+    fn show(&mut self, brief: &Brief, whole: Option<&Record>) {
+        if !self.is_shown(brief) {
             return;
         }
-        if !is_ageing(record.state) {
+        if self.states >> brief.state as u32 & 1 != 0 && !is_ageing(brief.state) {
             self.left = self.left.saturating_sub(1);
             if self.left == 0 {
                 self.states &= AGEING;
             }
         }
-        (self.show)(record);
+        self.look.see(brief, whole);
     }
 
     fn count<S: Slot>(&mut self, batch: &[S]) {
-        for slot in batch {
-            let state = state_of(slot.tag().load());
-            if let Some(count) = self.occupancy.get_mut(state).filter(|_| state != State::Empty as usize) {
-                *count += 1;
+        for slots in batch.chunks(PARTS) {
+            for (slot, part) in slots.iter().zip(&mut self.occupancy) {
+                part[state_of(slot.tag().load())] += 1;
             }
         }
     }
@@ -119,18 +152,58 @@ pub struct Scan {
     clocks: Clocks,
     host: Arc<HostAddresses>,
     used: u64,
-    /// The ages by row of the service table, up to the highest row found.
-    rows: Vec<Ages>,
+    /// By row of the service table, up to the highest row found.
+    rows: Vec<RowCounts>,
     /// Open attempts younger than T1, and older ones, by cause.
     flagged: [[Flagged; Cause::ALL.len()]; 2],
     lost: LostHere,
     /// The ages of open attempts younger than T1, and of older ones that have not expired, by bucket of
-    /// [`latency`](handshake_common::latency); empty while there is none.
-    ages: [Vec<u64>; 2],
-    /// The same by row of the service table, and by the place of a service's times to connect.
-    ages_by_row: Vec<Option<Box<[RowAges; 2]>>>,
-    /// The ages of the attempts of each workload: of a control group on one side.
-    workloads: HashMap<(u64, Side), Ages>,
+    /// [`latency`](handshake_common::latency); none while there is none.
+    ages: [Option<Box<[u64; BUCKETS]>>; 2],
+    workloads: Workloads,
+}
+
+/// The ages of the attempts of each workload: of a control group on one side.
+#[derive(Clone, Default)]
+struct Workloads {
+    ages: Vec<(Workload, Ages)>,
+    places: HashMap<Workload, usize>,
+}
+
+type Workload = (u64, Side);
+
+impl Workloads {
+    /// Those of one workload. `latest` is where that of the caller's latest question is, which mostly is the same.
+    #[inline(always)]
+    fn of(&mut self, workload: Workload, latest: &mut usize) -> &mut Ages {
+        if self.ages.get(*latest).is_none_or(|(known, _)| *known != workload) {
+            *latest = self.place(workload);
+        }
+        &mut self.ages[*latest].1
+    }
+
+    fn place(&mut self, workload: Workload) -> usize {
+        *self.places.entry(workload).or_insert_with(|| {
+            self.ages.push((workload, Ages::default()));
+            self.ages.len() - 1
+        })
+    }
+}
+
+/// The records of a row of the service table.
+#[derive(Clone, Default)]
+struct RowCounts {
+    ages: Ages,
+    /// The ages of open attempts as in [`Scan::ages`], by the place of a service's times to connect.
+    by_place: Option<Box<[RowAges; 2]>>,
+    /// Where the workloads of its latest record are, by side.
+    latest: [usize; 2],
+}
+
+impl RowCounts {
+    fn by_place(&mut self) -> &mut [RowAges; 2] {
+        self.by_place.get_or_insert_with(|| Box::new([[0; CONNECT_WORDS]; 2]))
+    }
 }
 
 /// Ages by their [place](handshake_common::latency::nearest_place).
@@ -145,11 +218,16 @@ struct Flagged {
 }
 
 impl Flagged {
+    #[inline(always)]
     fn add(&mut self, flags: u32, seat: Seat) {
+        const ANY: u32 = Cause::BESIDE[0] | Cause::BESIDE[1] | Cause::BESIDE[2] | Cause::BESIDE[3];
         self.all += 1;
         self.seats.0[seat as usize] += 1;
-        for (count, flag) in self.with.iter_mut().zip(Cause::BESIDE) {
-            *count += u64::from(flags & flag != 0);
+        // Most have none.
+        if flags & ANY != 0 {
+            for (count, flag) in self.with.iter_mut().zip(Cause::BESIDE) {
+                *count += u64::from(flags & flag != 0);
+            }
         }
     }
 
@@ -229,7 +307,7 @@ impl LostHere {
     /// What this half-open attempt between two other hosts has lost.
     pub fn of(&self, record: &Record) -> Option<LostPath> {
         let Detail::Tcp(tcp) = &record.detail else { return None };
-        path(record, tcp).filter(|_| self.is_lost(tcp.isn_initiator))
+        path(record.flags, record.state.cause(), tcp.points).filter(|_| self.is_lost(tcp.isn_initiator))
     }
 
     /// Whether no attempt with this J is known to have left.
@@ -237,25 +315,24 @@ impl LostHere {
         self.left.len() < Self::MOST && !self.left.contains(&isn_initiator)
     }
 
-    fn add(&mut self, record: &Record, is_lost: bool) {
-        let Detail::Tcp(tcp) = &record.detail else { return };
-        let initiator = tcp.points & 0xf;
+    #[inline(always)]
+    fn add(&mut self, flags: u32, cause: Cause, tcp: &TcpRecord, is_lost: bool) {
+        let (initiator, isn_initiator) = (tcp.points & 0xf, tcp.isn_initiator);
         if initiator != NO_POINT && initiator & 1 == 1 && self.left.len() < Self::MOST {
-            self.left.insert(tcp.isn_initiator);
+            self.left.insert(isn_initiator);
         }
-        if !is_lost || self.candidates.len() >= Self::MOST {
-            return;
+        if is_lost && self.candidates.len() < Self::MOST {
+            let path = path(flags, cause, tcp.points);
+            self.candidates.extend(path.map(|path| Candidate { isn_initiator, path }));
         }
-        let isn_initiator = tcp.isn_initiator;
-        self.candidates.extend(path(record, tcp).map(|path| Candidate { isn_initiator, path }));
     }
 }
 
-/// What came in last of an open attempt and was seen at no other hook.
-fn path(record: &Record, tcp: &TcpRecord) -> Option<LostPath> {
-    let [initiator, responder] = [tcp.points & 0xf, tcp.points >> 4].map(came_in);
-    match (record.state.cause(), initiator, responder) {
-        _ if record.flags & tag::PASSED_ON != 0 => None,
+/// What came in last of an open attempt with these flags and hook points and was seen at no other hook.
+fn path(flags: u32, cause: Cause, points: u8) -> Option<LostPath> {
+    let [initiator, responder] = [points & 0xf, points >> 4].map(came_in);
+    match (cause, initiator, responder) {
+        _ if flags & tag::PASSED_ON != 0 => None,
         (Cause::NoSynAck, Some(from), _) => Some(LostPath::Syn(from)),
         (Cause::NoAck, Some(to), Some(from)) if from != to => Some(LostPath::SynAck(from, to)),
         (Cause::NoSynAck | Cause::NoAck | Cause::AnswerUnseen, ..) => None,
@@ -321,8 +398,8 @@ pub struct Ages {
 impl Scan {
     /// An empty scan at `now`, on the host with these addresses.
     pub fn at(now: Now, clocks: Clocks, host: Arc<HostAddresses>) -> Self {
-        let (flagged, lost, ages, ages_by_row, workloads) = Default::default();
-        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, ages_by_row, workloads }
+        let (flagged, lost, ages, workloads) = Default::default();
+        Self { now, clocks, host, used: 0, rows: Vec::new(), flagged, lost, ages, workloads }
     }
 
     /// Adds all records of a table, `beside` being what is kept beside its slots. `onlooker` sees them as well.
@@ -342,52 +419,93 @@ impl Scan {
             while to_be_read != 0 {
                 let place = to_be_read.trailing_zeros() as usize;
                 to_be_read &= to_be_read - 1;
-                if let Some(record) = table::read_beside(&batch[place], beside.slot(first + place)) {
-                    self.add(&record);
-                    if let Some(onlooker) = &mut onlooker {
-                        onlooker.look_at(&record);
-                    }
-                }
+                self.add_slot(&batch[place], beside.slot(first + place), onlooker.as_deref_mut());
             }
+        }
+    }
+
+    /// Adds the record of a slot.
+    #[inline(always)]
+    fn add_slot<S: Slot>(&mut self, slot: &S, beside: Beside<'_>, onlooker: Option<&mut Onlooker<'_>>) {
+        let mut whole = None;
+        let read = |tag| {
+            let brief = table::brief_under(slot, tag);
+            if let Some(onlooker) = &onlooker {
+                // A copy, as below: one that a function is called with is in memory, for every record.
+                let asked = brief;
+                whole = onlooker.needs_whole(&asked).then(|| table::record_under(slot, tag, beside));
+            }
+            (brief, table::owners_under(tag, beside))
+        };
+        let Some((brief, owners)) = table::read_with(slot, read) else { return };
+        self.count(&brief, owners);
+        if let Some(onlooker) = onlooker {
+            let shown = brief;
+            onlooker.show(&shown, whole.as_ref());
         }
     }
 
     /// Adds a record.
     pub fn add(&mut self, record: &Record) {
+        self.count(&record.brief(), record.control_groups);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, record: &Brief, owners: ControlGroups) {
         self.used += 1;
-        if !is_ageing(record.state) && !may_be_silent(record.flags) {
-            return;
-        }
-        let row = usize::from(record.service);
-        if row >= self.rows.len() {
-            self.rows.resize(row + 1, Ages::default());
-        }
-        self.rows[row].add(record, self.now, &self.clocks);
-        for (side, group) in Side::BOTH.into_iter().zip(record.control_groups.ids) {
-            if group != 0 {
-                self.workloads.entry((group, side)).or_default().add(record, self.now, &self.clocks);
+        match &record.detail {
+            Detail::Tcp(tcp) if record.state.is_open() => self.count_open(record, tcp, owners),
+            Detail::Tcp(_) if may_be_silent(record.flags) && record.is_silent(self.now, &self.clocks) => {
+                self.count_as(Counted::Silent, record.service, owners);
             }
-        }
-        if let Some(verdict) = record.verdict(self.now, &self.clocks).filter(|_| record.state.is_open()) {
-            let (is_old, seat) = (usize::from(verdict != Verdict::Opening), self.host.seat(record));
-            self.rows[row].seats.0[seat as usize] += 1;
-            self.flagged[is_old][record.state.cause() as usize].add(record.flags, seat);
-            self.lost.add(record, seat == Seat::Between && verdict == Verdict::HalfOpen);
-            if verdict != Verdict::HalfOpenExpired {
-                let ages = &mut self.ages[is_old];
-                ages.resize(BUCKETS, 0);
-                let bucket = bucket(record.age_ns(self.now));
-                ages[bucket as usize] += 1;
-                self.ages_of_row(row)[is_old][nearest_place(bucket) as usize] += 1;
+            Detail::Udp(_) if record.udp_verdict(self.now, &self.clocks) == Some(UdpVerdict::Pending) => {
+                self.count_as(Counted::Pending, record.service, owners);
             }
+            Detail::Tcp(_) | Detail::Udp(_) => {}
         }
     }
 
-    fn ages_of_row(&mut self, row: usize) -> &mut [RowAges; 2] {
-        if row >= self.ages_by_row.len() {
-            self.ages_by_row.resize(row + 1, None);
+    #[inline(always)]
+    fn count_open(&mut self, record: &Brief, tcp: &TcpRecord, owners: ControlGroups) {
+        let (stage, age_ns) = (tcp.stage(self.now.ns, &self.clocks), record.age_ns(self.now));
+        let (cause, seat) = (record.state.cause(), self.host.seat(record));
+        let patience = if stage == Stage::HalfOpen {
+            Patience::of(tcp, record.state, record.flags, age_ns)
+        } else {
+            Patience::default()
+        };
+        let is_old = usize::from(stage != Stage::Opening);
+        self.flagged[is_old][cause as usize].add(record.flags, seat);
+        self.lost.add(record.flags, cause, tcp, seat == Seat::Between && stage == Stage::HalfOpen);
+        let bucket = (stage != Stage::Expired).then(|| bucket(age_ns));
+        if let Some(bucket) = bucket {
+            self.ages[is_old].get_or_insert_with(|| Box::new([0; BUCKETS]))[bucket as usize] += 1;
         }
-        self.ages_by_row[row].get_or_insert_with(|| Box::new([[0; CONNECT_WORDS]; 2]))
+        let row = self.count_as(Counted::Open { stage, cause, patience }, record.service, owners);
+        row.ages.seats.0[seat as usize] += 1;
+        if let Some(bucket) = bucket {
+            row.by_place()[is_old][nearest_place(bucket) as usize] += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn count_as(&mut self, counted: Counted, service: u16, owners: ControlGroups) -> &mut RowCounts {
+        let row = Self::row_mut(&mut self.rows, usize::from(service));
+        row.ages.add(counted);
+        for ((side, group), latest) in Side::BOTH.into_iter().zip(owners.ids).zip(&mut row.latest) {
+            if group != 0 {
+                self.workloads.of((group, side), latest).add(counted);
+            }
+        }
+        row
+    }
+
+    #[inline(always)]
+    fn row_mut(rows: &mut Vec<RowCounts>, row: usize) -> &mut RowCounts {
+        if row >= rows.len() {
+            rows.resize(row + 1, RowCounts::default());
+        }
+        &mut rows[row]
     }
 
     /// The flags of [`Cause::BESIDE`] that at least half of the half-open attempts of a cause have; of all
@@ -424,8 +542,8 @@ impl Scan {
     /// The ages of half-open attempts by bucket of [`latency`](handshake_common::latency); of all open ones
     /// where time has `stopped`.
     pub fn half_open_ages(&self, stopped: bool) -> Vec<u64> {
-        let [young, old] = &self.ages;
-        let mut ages = old.clone();
+        let [young, old] = self.ages.each_ref().map(|ages| ages.as_deref().map_or(&[][..], |ages| &ages[..]));
+        let mut ages = old.to_vec();
         if stopped {
             ages.resize(old.len().max(young.len()), 0);
             ages.iter_mut().zip(young).for_each(|(sum, count)| *sum += count);
@@ -435,7 +553,7 @@ impl Scan {
 
     /// The same of one row of the service table, by place.
     pub fn half_open_ages_of(&self, row: u16, stopped: bool) -> Placed {
-        let ages = self.ages_by_row.get(usize::from(row)).and_then(Option::as_deref);
+        let ages = self.rows.get(usize::from(row)).and_then(|row| row.by_place.as_deref());
         let ages = ages.into_iter().flat_map(|[young, old]| young.iter().zip(old));
         placed(ages.map(|(young, old)| old + if stopped { *young } else { 0 }))
     }
@@ -452,20 +570,21 @@ impl Scan {
 
     /// The ages of all records together.
     pub fn all(&self) -> Ages {
-        self.rows.iter().fold(Ages::default(), |mut sum, ages| {
-            sum += *ages;
+        self.rows.iter().fold(Ages::default(), |mut sum, row| {
+            sum += row.ages;
             sum
         })
     }
 
     /// The ages of the records of one row of the service table.
     pub fn row(&self, row: u16) -> Ages {
-        self.rows.get(usize::from(row)).copied().unwrap_or_default()
+        self.rows.get(usize::from(row)).map(|row| row.ages).unwrap_or_default()
     }
 
     /// The ages of the records of a workload.
     pub fn workload(&self, group: u64, side: Side) -> Ages {
-        self.workloads.get(&(group, side)).copied().unwrap_or_default()
+        let place = self.workloads.places.get(&(group, side));
+        place.map(|place| self.workloads.ages[*place].1).unwrap_or_default()
     }
 }
 
@@ -532,28 +651,40 @@ fn fetch<S>(slot: *const S) {
     let _ = slot;
 }
 
+/// What a record counts as at one moment. The other verdicts do not change by age: their gauge counts them.
+#[derive(Clone, Copy)]
+enum Counted {
+    /// An open attempt; the patience is that of a half-open one.
+    Open { stage: Stage, cause: Cause, patience: Patience },
+    /// A UDP flow that may yet be answered.
+    Pending,
+    /// A silent connection.
+    Silent,
+}
+
 impl Ages {
-    /// Adds a record whose state is in [`AGEING`], or that is silent; any other adds nothing.
-    fn add(&mut self, record: &Record, now: Now, clocks: &Clocks) {
-        self.silent += u64::from(record.is_silent(now, clocks));
-        // The other verdicts do not change by age: their gauge counts them.
-        let ages = match record.verdict(now, clocks) {
-            Some(Verdict::Opening) => &mut self.opening,
-            Some(Verdict::HalfOpen) => {
-                *self.never_repeated.at(record.state.cause()) +=
-                    u64::from(patience::never_repeated(record, now));
-                *self.repeated.at(record.state.cause()) += u64::from(patience::repeated(record));
-                self.gave_up += u64::from(patience::gave_up(record, now));
-                &mut self.half_open
-            }
-            Some(Verdict::HalfOpenExpired) => &mut self.expired,
-            None if record.udp_verdict(now, clocks) == Some(UdpVerdict::Pending) => {
+    #[inline(always)]
+    fn add(&mut self, counted: Counted) {
+        let (stage, cause, patience) = match counted {
+            Counted::Open { stage, cause, patience } => (stage, cause, patience),
+            Counted::Pending => {
                 self.pending += 1;
                 return;
             }
-            Some(_) | None => return,
+            Counted::Silent => {
+                self.silent += 1;
+                return;
+            }
         };
-        *ages.at(record.state.cause()) += 1;
+        let ages = match stage {
+            Stage::Opening => &mut self.opening,
+            Stage::HalfOpen => &mut self.half_open,
+            Stage::Expired => &mut self.expired,
+        };
+        *ages.at(cause) += 1;
+        *self.never_repeated.at(cause) += u64::from(patience.never_repeated);
+        *self.repeated.at(cause) += u64::from(patience.repeated);
+        self.gave_up += u64::from(patience.gave_up);
     }
 }
 
@@ -575,10 +706,12 @@ impl AddAssign for Ages {
 mod tests {
     use handshake_common::abi::UdpRecord;
     use handshake_common::flow::{Address, FlowKey};
+    use handshake_common::shared::Shared64;
     use handshake_common::table::{Slot4, Slot6, Tag};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::delta::Rows;
 
     const SECOND: u64 = 1_000_000_000;
     const NOW: Now = Now { ns: 1_000 * SECOND, jiffies: 250_000 };
@@ -755,6 +888,83 @@ mod tests {
         assert_eq!(scan.all().opening.total() + scan.all().half_open.total(), 500);
     }
 
+    /// A record that takes every way through a scan, by random words.
+    fn fill(slot: &impl Slot, owners: &[Shared64; 2], (words, service): ([u32; 4], u16)) {
+        let [state, flags, addresses, rest] = words;
+        let state = State::ALL[state as usize % State::ALL.len()];
+        // One end of some is this host's.
+        let end = |shift: u32| Address::v4(10 << 24 | addresses >> shift & 7);
+        slot.set_key(&FlowKey { low: end(0), high: end(3), ports: 3, udp: state.is_udp() });
+        let opened_ns = NOW.ns - u64::from(rest % 100) * SECOND;
+        if state.is_udp() {
+            slot.body().set_udp(UdpRecord { opened_ns, ..UdpRecord::default() });
+        } else {
+            let [syn, points, ..] = rest.to_be_bytes();
+            let tcp = TcpRecord {
+                opened_ns,
+                isn_initiator: addresses,
+                latest_after: flags >> 8,
+                ..TcpRecord::default()
+            };
+            slot.body().set_tcp(TcpRecord { syn: syn % 8, points, other_ack: rest >> 20, ..tcp });
+        }
+        slot.last().store(NOW.jiffies.wrapping_sub(rest & 0xf_ffff));
+        owners
+            .iter()
+            .zip([addresses >> 6 & 1, addresses >> 7 & 3])
+            .for_each(|(owner, id)| owner.store(id.into()));
+        let attributed = if addresses >> 9 & 1 == 0 { 0 } else { tag::ATTRIBUTED };
+        slot.tag().swap(Tag(0).next(state, flags & tag::FLAGS, service).attributed(attributed).0);
+    }
+
+    /// Needs every second record, and notes all that it sees.
+    #[derive(Default)]
+    struct Half(Vec<(Brief, Option<Record>)>);
+
+    impl Look for Half {
+        fn needs_whole(&self, brief: &Brief) -> bool {
+            brief.service.is_multiple_of(2)
+        }
+
+        fn see(&mut self, brief: &Brief, whole: Option<&Record>) {
+            self.0.push((*brief, whole.copied()));
+        }
+    }
+
+    fn rows_of(scan: &Scan, records: &[Record]) -> Rows {
+        let mut rows = Rows::default();
+        scan.keep(&mut rows, records.iter());
+        rows
+    }
+
+    /// The table has what its records tell one by one, read whole; an onlooker sees those that it asked for, and
+    /// changes nothing.
+    fn assert_scanned<S: Slot + Default>(records: &[([u32; 4], u16)]) {
+        let host =
+            || Arc::new(HostAddresses::of(["10.0.0.1", "10.0.0.5"].map(|text| text.parse().expect("IPv4"))));
+        let scan = || Scan::at(NOW, CLOCKS, host());
+        let slots: Vec<S> = records.iter().map(|_| S::default()).collect();
+        let owners: Vec<[Shared64; 2]> = records.iter().map(|_| Default::default()).collect();
+        slots.iter().zip(&owners).zip(records).for_each(|((slot, owners), words)| fill(slot, owners, *words));
+        let beside = BesideTable { owners: &owners, makers: &[] };
+        let whole =
+            slots.iter().zip(0..).filter_map(|(slot, place)| table::read_beside(slot, beside.slot(place)));
+        let whole: Vec<Record> = whole.collect();
+        let (mut expected, mut scanned, mut seen_scan) = (scan(), scan(), scan());
+        whole.iter().for_each(|record| expected.add(record));
+        scanned.add_table(&slots, beside, None);
+        let (mut half, asked) = (Half::default(), u64::from(State::OPEN | 1 << State::Closed as u32));
+        seen_scan.add_table(&slots, beside, Some(&mut Onlooker::new(asked, &mut half).with_silent()));
+        assert_eq!(rows_of(&scanned, &whole), rows_of(&expected, &whole));
+        assert_eq!(rows_of(&seen_scan, &whole), rows_of(&expected, &whole));
+        let is_seen = |record: &&Record| asked >> record.state as u32 & 1 != 0 || may_be_silent(record.flags);
+        let expected = whole.iter().filter(is_seen).map(|record| {
+            let needed = record.service.is_multiple_of(2);
+            (record.brief(), needed.then_some(*record))
+        });
+        assert_eq!(half.0, expected.collect::<Vec<_>>());
+    }
+
     proptest! {
         /// Examining tags in batches finds the same as reading slot by slot, wherever a table ends.
         #[test]
@@ -773,6 +983,15 @@ mod tests {
             for row in 0..20 {
                 prop_assert_eq!(scan.row(row), expected.row(row));
             }
+        }
+
+        /// The few words that a scan reads of a slot tell what the whole record does.
+        #[test]
+        fn a_scan_counts_what_whole_records_tell(
+            records in prop::collection::vec((any::<[u32; 4]>(), 0_u16..6), 0..200),
+        ) {
+            assert_scanned::<Slot4>(&records);
+            assert_scanned::<Slot6>(&records);
         }
     }
 }

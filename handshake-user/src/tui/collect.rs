@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use handshake_agent::model::kept::{KeptRecords, Most, Selection};
-use handshake_agent::source::scan::{Onlooker, Scan};
+use handshake_agent::source::scan::{Look, Onlooker, Scan};
 use handshake_agent::source::{Moment, Reading, ServiceReading, Source};
-use handshake_common::record::{Clocks, Now, Record};
+use handshake_common::record::{Brief, Clocks, Now, Record};
 
 use super::filter::ListFilter;
 use super::owners::Owners;
@@ -56,23 +56,15 @@ impl Source for Collecting<'_> {
 
     /// Scans with its own onlooker; there is no other.
     fn scan(&self, now: Now, _: Option<&mut Onlooker<'_>>) -> Scan {
-        let (mut selection, mut found) = (Selection::of(MOST), None);
         let moment = Moment { now, stopped: self.stopped, clocks: self.source.clocks() };
-        let mut show = |record: &Record| {
-            let fits = || self.filter.is_empty() || self.filter.admits_record(record, &moment, self.owners);
-            selection.add(record, &moment, fits);
-            if let Some(wanted) = self.wanted
-                && wanted == Flow::of(*record).id()
-            {
-                found = Some(Flow::of(*record));
-            }
-        };
+        let selection = Selection::of(MOST, moment);
+        let mut choosing = Choosing { collecting: self, moment, selection, found: None };
         // The wanted flow may be in any state by now.
         let states = if self.wanted.is_some() { u64::MAX } else { Most::STATES };
-        let mut onlooker = Onlooker::new(states, &mut show).with_silent();
+        let mut onlooker = Onlooker::new(states, &mut choosing).with_silent();
         let scan = self.source.scan(now, Some(&mut onlooker));
         let occupancy = onlooker.occupancy();
-        *self.kept.borrow_mut() = selection.kept(occupancy, found);
+        *self.kept.borrow_mut() = choosing.selection.kept(occupancy, choosing.found);
         scan
     }
 
@@ -90,6 +82,31 @@ impl Source for Collecting<'_> {
 
     fn clocks(&self) -> Clocks {
         self.source.clocks()
+    }
+}
+
+/// Chooses the records of a scan that are kept.
+struct Choosing<'a, 'b> {
+    collecting: &'a Collecting<'b>,
+    moment: Moment,
+    selection: Selection,
+    found: Option<Flow>,
+}
+
+impl Look for Choosing<'_, '_> {
+    /// The filter, and whether it is the wanted one, ask for all of it.
+    fn needs_whole(&self, brief: &Brief) -> bool {
+        let Collecting { filter, wanted, .. } = self.collecting;
+        wanted.is_some() || !filter.is_empty() || self.selection.needs_whole(brief)
+    }
+
+    fn see(&mut self, brief: &Brief, whole: Option<&Record>) {
+        let Collecting { filter, owners, wanted, .. } = self.collecting;
+        let admits = |record| filter.admits_record(record, &self.moment, owners);
+        self.selection.add(brief, whole, || filter.is_empty() || whole.is_some_and(admits));
+        if let Some(record) = whole.filter(|record| *wanted == Some(Flow::of(**record).id())) {
+            self.found = Some(Flow::of(*record));
+        }
     }
 }
 

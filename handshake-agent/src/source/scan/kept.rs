@@ -65,19 +65,19 @@ impl Scan {
     pub(crate) fn keep<'a>(&self, rows: &mut Rows, shown: impl Iterator<Item = &'a Record>) {
         let [young, old] = self.flagged.map(|flagged| flagged.to_vec());
         rows.set(kind::SCAN, 0, &(self.used, (young, old)));
-        for (ages, row) in self.rows.iter().zip(0..).filter(|(ages, _)| **ages != Ages::default()) {
-            rows.set(kind::AGES, row, ages);
+        for (counts, row) in self.rows.iter().zip(0..).filter(|(row, _)| row.ages != Ages::default()) {
+            rows.set(kind::AGES, row, &counts.ages);
         }
         for (ages, old) in self.ages.iter().zip(0..) {
-            rows.set_words(kind::BUCKETS, old, ages.clone());
+            rows.set_words(kind::BUCKETS, old, ages.iter().flat_map(|ages| ages.iter().copied()).collect());
         }
-        for (ages, row) in self.ages_by_row.iter().zip(0_u64..) {
-            let both = ages.iter().flat_map(|both| both.iter().zip(0..));
+        for (counts, row) in self.rows.iter().zip(0_u64..) {
+            let both = counts.by_place.iter().flat_map(|both| both.iter().zip(0..));
             for (ages, old) in both.filter(|(ages, _)| ages.iter().any(|age| *age != 0)) {
                 rows.set_words(kind::BY_ROW, row << 1 | old, ages.to_vec());
             }
         }
-        for ((group, side), ages) in &self.workloads {
+        for ((group, side), ages) in &self.workloads.ages {
             rows.set(kind::WORKLOADS, group << 1 | *side as u64, ages);
         }
         self.lost.keep(rows, shown);
@@ -91,20 +91,20 @@ impl Scan {
         scan.flagged = [young.try_into().ok()?, old.try_into().ok()?];
         for (row, ages) in rows.each::<Ages>(kind::AGES)? {
             let row = usize::from(u16::try_from(row).ok()?);
-            scan.rows.resize(scan.rows.len().max(row + 1), Ages::default());
-            scan.rows[row] = ages;
+            Self::row_mut(&mut scan.rows, row).ages = ages;
         }
         for (old, ages) in rows.each_words(kind::BUCKETS) {
-            *scan.ages.get_mut(usize::try_from(old).ok()?)? = ages.to_vec();
+            let ages = if ages.is_empty() { None } else { Some(Box::new(ages.try_into().ok()?)) };
+            *scan.ages.get_mut(usize::try_from(old).ok()?)? = ages;
         }
         for (number, ages) in rows.each_words(kind::BY_ROW) {
             let ages: [u64; CONNECT_WORDS] = ages.try_into().ok()?;
             let row = usize::from(u16::try_from(number >> 1).ok()?);
-            scan.ages_of_row(row)[usize::from(number & 1 != 0)] = ages;
+            Self::row_mut(&mut scan.rows, row).by_place()[usize::from(number & 1 != 0)] = ages;
         }
         for (number, ages) in rows.each::<Ages>(kind::WORKLOADS)? {
             let side = if number & 1 == Side::Initiator as u64 { Side::Initiator } else { Side::Responder };
-            scan.workloads.insert((number >> 1, side), ages);
+            *scan.workloads.of((number >> 1, side), &mut 0) = ages;
         }
         scan.lost = LostHere::kept(rows)?;
         Some(scan)
