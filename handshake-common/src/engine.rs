@@ -326,8 +326,8 @@ impl<'a, P: Platform> Lookup<'a, P> {
     }
 
     #[inline(always)]
-    fn hash<S: Table>(&self, which: usize) -> u32 {
-        table::hash(&self.key, S::FAMILY, &self.config.factors[which])
+    fn hash<S: Table>(&self, key: &FlowKey, which: usize) -> u32 {
+        table::hash(key, S::FAMILY, &self.config.factors[which])
     }
 
     /// The set that a hash chooses.
@@ -391,7 +391,7 @@ impl<'a, P: Platform> Lookup<'a, P> {
     ) -> Option<(&'a Set<S>, u32, u32, Tag)> {
         // The second hash shares no work with the first, which nearly always is enough.
         let key = if which == 0 { self.key } else { self.key.opaque() };
-        let place = self.place_of::<S>(table::hash(&key, S::FAMILY, &self.config.factors[which]));
+        let place = self.place_of::<S>(self.hash::<S>(&key, which));
         let set = S::set(self.platform, place)?;
         let mut way = 0;
         while way < WAYS {

@@ -225,7 +225,8 @@ impl FlowKey {
         let swapped = match family {
             Family::V4 => below(with_port(d.first(), destination.1), with_port(s.first(), source.1)),
             Family::V6 => {
-                // Without a branch where more differs than one bit of the interface's identifier.
+                // Without a branch where the interfaces' identifiers differ in more than one bit. Hosts that have one
+                // identifier in networks of their own are told apart by the rest.
                 let (upper_s, upper_d) = ((s.0[1] >> 1).cast_signed(), (d.0[1] >> 1).cast_signed());
                 if upper_s == upper_d {
                     cold_path();

@@ -484,9 +484,10 @@ fn get(words: &[Shared64; 2]) -> Address {
 /// Multilinear hashing: one multiplication a word, strongly universal in the upper 32 bits of the sum
 /// (Lemire and Kaser, "Strongly universal string hashing is fast", 2014), so that without knowing
 /// the factors no sender can aim keys at one set. Two words of IPv6 are multiplied as one: the upper of them has
-/// the sum of its factor and the lower one's times 2³² then, which is as random. Mixed at the end: keys in arithmetic progression, as ports
-/// and addresses that are given out in turn, would have hashes in progression, which for a few factors
-/// falls in clumps.
+/// the sum of its factor and the lower one's times 2³² then, which is as random.
+///
+/// Mixed at the end: keys in arithmetic progression, as ports and addresses that are given out in turn, would
+/// have hashes in progression, which for a few factors falls in clumps.
 #[inline(always)]
 #[must_use]
 pub fn hash(key: &FlowKey, family: Family, factors: &[u64; HASH_WORDS]) -> u32 {

@@ -539,11 +539,11 @@ impl KeptView {
     }
 }
 
-/// The oldest first.
+/// The oldest first; of the same time by protocol, initiator and responder.
 pub fn sort(flows: &mut [Flow]) {
     flows.sort_by_key(|flow| {
-        let key = &flow.record.key;
-        (flow.opened_ns(), key.udp, key.low, key.high, key.ports)
+        let record = &flow.record;
+        (flow.opened_ns(), record.key.udp, record.end(Side::Initiator), record.end(Side::Responder))
     });
 }
 
@@ -583,7 +583,7 @@ mod tests {
     use handshake_common::record::State;
     use handshake_common::verdict::FlowFlag;
 
-    use super::Flow;
+    use super::{Flow, sort};
     use crate::fake::{Fake, record};
     use crate::source::{Moment, Source as _};
 
@@ -598,5 +598,20 @@ mod tests {
             let is_late = Flow::of(seen).flags(&moment).any(|flag| flag == FlowFlag::Late);
             assert_eq!(is_late, state.is_completed(), "{state:?}");
         }
+    }
+
+    #[test]
+    fn flows_of_the_same_time_are_ordered_by_the_numbers_of_their_ends() {
+        let ends = [
+            ("10.0.0.2:9", "10.0.1.1:443"),
+            ("10.0.0.3:1", "10.0.0.9:443"),
+            ("10.0.0.3:2", "10.0.0.9:443"),
+            ("10.0.1.0:1", "10.0.0.1:443"),
+        ];
+        let flows = ends.map(|(from, to)| Flow::of(record(from, to, State::SynSent)));
+        let mut sorted = flows;
+        sorted.reverse();
+        sort(&mut sorted);
+        assert_eq!(sorted, flows);
     }
 }

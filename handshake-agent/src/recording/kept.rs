@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::delta::Rows;
 
-    /// A file's words are numbers, as those of files that were written before addresses were kept as bytes.
+    /// A file's words are numbers, whatever the order of the machine's memory.
     #[test]
     fn an_address_is_kept_as_numbers() {
         let table = [

@@ -28,8 +28,8 @@ pub(super) struct Home<'a, S> {
 impl<'a, P: Platform> Lookup<'a, P> {
     #[inline(always)]
     pub(super) fn home<S: Table + 'a>(&self) -> Option<Home<'a, S>> {
-        let first = self.hash::<S>(0);
-        let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(1))];
+        let first = self.hash::<S>(&self.key, 0);
+        let places = [self.place_of::<S>(first), self.place_of::<S>(self.hash::<S>(&self.key, 1))];
         // The set takes the low bits of the hash, the lock word higher ones.
         let (Some(one), Some(other), Some(lock)) = (
             S::set(self.platform, places[0]),

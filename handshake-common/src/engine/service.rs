@@ -454,7 +454,7 @@ impl<P: Platform> Lookup<'_, P> {
     fn locate<S: Table>(&self) -> Option<u32> {
         let mut probe = 0;
         while probe < 2 * WAYS {
-            let place = self.place_of::<S>(self.hash::<S>((probe / WAYS) as usize));
+            let place = self.place_of::<S>(self.hash::<S>(&self.key, (probe / WAYS) as usize));
             if let Some(set) = S::set(self.platform, place) {
                 let slot = slot_of(set, probe);
                 if self.is_at(slot, Tag(slot.tag().load())) {
