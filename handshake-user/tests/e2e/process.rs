@@ -226,11 +226,18 @@ fn processes_that_end_at_once_are_named() -> Result<()> {
     let listener = Listener::new(&path, 0, 1_024)?;
     let at = listener.address();
     let made = made_by(&path, at, COUNT, &listener)?;
-    await_rows(&mut agent, "ended", COUNT)?;
-    let flows = agent.stop()?.flows()?;
+    await_rows(&mut agent, "ended", COUNT * 99 / 100)?;
+    let outcome = agent.stop()?;
+    let (flows, report) = (outcome.flows()?, outcome.report()?);
+    let ended = flows.iter().filter(|flow| flow["event"] == "ended" && is_at(flow, "responder", at));
+    // On a busy machine a CPU may be away for longer than another waits for its record: such an attempt has no
+    // row, and the report says so.
+    let untracked = report["tcp"]["untracked"].as_u64().context("a count")?;
+    let accounted = ended.clone().count() as u64 + untracked;
+    ensure!(accounted == COUNT as u64, "{accounted} attempts, {untracked} of them untracked: {report}");
 
     let (mut made, mut named) = (made, 0);
-    for flow in flows.iter().filter(|flow| flow["event"] == "ended" && is_at(flow, "responder", at)) {
+    for flow in ended {
         let owner = &flow["initiator"]["owner"];
         let Some(pid) = owner["pid"].as_u64() else { continue };
         let port = flow["initiator"]["port"].as_u64().context("a port")?;
